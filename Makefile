@@ -1,0 +1,51 @@
+# Two commands do everything on a fresh machine: `make paper` and `make test`.
+SHELL := /bin/bash
+PYTHON ?= python3
+CORES ?= all
+STUDY ?= organisms
+BIN := .venv/bin
+TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
+	texlive-fonts-recommended texlive-science latexmk lmodern cm-super-minimal poppler-utils
+
+# A study other than the default one is an overlay in studies/.
+OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
+
+.PHONY: paper test bench lint tex clean
+
+paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
+	@start=$$SECONDS; \
+	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
+	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
+
+test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
+	$(BIN)/python -m pytest
+
+bench: .venv/installed  ## print the speed ratios of the README
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint
+
+.venv/installed: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
+	UV_FIND_LINKS="$${UV_FIND_LINKS:-$$PIP_FIND_LINKS}" \
+		$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.txt
+	touch $@
+
+tex:
+	@if ! command -v latexmk >/dev/null || ! kpsewhich siunitx.sty >/dev/null; then \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			echo "Installing TeX (about two minutes)"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends $(TEX_PACKAGES) >/dev/null; \
+		else \
+			echo "TeX is missing. Remedy: sudo apt-get install $(TEX_PACKAGES)"; exit 1; \
+		fi; \
+	fi
+
+clean:
+	rm -rf results logs

@@ -1,0 +1,30 @@
+# From prompts to the paper: each file in rules/ is one link of the chain.
+from snakemake.utils import min_version
+
+min_version("9.20")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/prompts.smk"
+include: "rules/models.smk"
+include: "rules/activations.smk"
+include: "rules/directions.smk"
+include: "rules/selection.smk"
+include: "rules/interventions.smk"
+include: "rules/generations.smk"
+include: "rules/losses.smk"
+include: "rules/scores.smk"
+include: "rules/statistics.smk"
+include: "rules/claims.smk"
+include: "rules/figures.smk"
+include: "rules/tables.smk"
+include: "rules/paper.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        final_outputs(),

@@ -1,0 +1,41 @@
+"""Losses: cross-entropy on three corpora, capability, and KL under every intervention.
+
+REQUIRED INPUTS: interventions/<model>/, generations/<model>/none.parquet (own completions)
+OUTPUTS: losses/<model>/<intervention>.parquet
+"""
+
+for family, members in FAMILIES.items():
+
+    rule:
+        name:
+            f"losses_{family}"
+        input:
+            code=library("measure_losses.py"),
+            card=rules.card.output,
+            prompts=rules.prompts.output,
+            own="<results>/generations/{model}/none.parquet",
+            interventions=collect(
+                "<results>/interventions/{{model}}/{intervention}.{suffix}",
+                intervention=members,
+                suffix=["json", "npz"],
+            ),
+        output:
+            collect(
+                "<results>/losses/{{model}}/{intervention}.parquet",
+                intervention=members,
+            ),
+        log:
+            f"<logs>/losses/{{model}}/{family}.log",
+        benchmark:
+            f"<benchmarks>/losses/{{model}}/{family}.tsv"
+        conda:
+            "../envs/models.yaml"
+        params:
+            model=lookup(within=config, dpath="models/{model}"),
+            interventions=members,
+            settings=config["losses"],
+            store=f"{RESULTS}/store/losses",
+        message:
+            "Measuring losses of {wildcards.model} under " + family
+        script:
+            "../workflow/scripts/measure_losses.py"

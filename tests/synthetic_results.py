@@ -1,0 +1,577 @@
+"""Invented result tables in the schemas of the workflow, for tests of figures, tables and paper.
+
+Nothing here was measured. A `Scenario` fixes how strongly each intervention is made to act, so
+that a test can ask for a study in which every published claim holds, or fails, or is not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+STUDY = "synthetic"
+MODELS = ("neox-0", "neox-1", "llama-0", "gemma2-0")
+ARCHITECTURES = {"neox": "gpt_neox", "llama": "llama", "gemma2": "gemma2"}
+DATASETS = ("harmful", "harmless", "borderline")
+JUDGES = ("substring", "prefix", "oracle")
+CLAIMS = ("B1", "B2", "B3", "B4", "B5", "A1", "A2", "D1")
+POSITIONS = (-3, -2, -1)
+LAYERS = (0, 1, 2, 3)
+KS = ("1", "2", "4", "8", "16", "full")
+ALPHAS = (0.25, 0.5, 1.0, 1.5, 2.0)
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """How the invented study behaves: refusal of harmful prompts left by each kind of operator."""
+
+    verdict: str = "supported"
+    ablation: float = 0.05
+    projection: float = 0.55
+    flipping: float = 0.06
+    addition: float = 0.95
+    models: tuple[str, ...] = MODELS
+    families: tuple[str, ...] | None = None
+    fallback: bool = False
+    seed: int = 0
+    extra: dict = field(default_factory=dict)
+
+
+SUPPORTED = Scenario()
+CONTRADICTED = Scenario("contradicted", ablation=0.8, projection=0.1, flipping=0.7, addition=0.1)
+UNMEASURED = Scenario(
+    "not measured",
+    models=("neox-0", "llama-0"),
+    families=("none", "dim_ablation"),
+    fallback=True,
+)
+
+
+def _recipe(family: str, name: str, direction: str | None, operator: str, **keys) -> dict:
+    empty = {
+        "k": None,
+        "rank": None,
+        "alpha": None,
+        "strength": None,
+        "origin": None,
+        "side": None,
+        "draw": None,
+        "scope": "source",
+    }
+    base = {"family": family, "intervention": name, "direction": direction, "operator": operator}
+    return base | empty | keys
+
+
+def _dim_recipes() -> list[dict]:
+    rows = [
+        _recipe("none", "none", None, "none", scope=None),
+        _recipe(
+            "dim_ablation", "dim_ablation", "dim", "project", k="1", rank=1, alpha=1.0, scope="all"
+        ),
+        _recipe(
+            "dim_ablation_source",
+            "dim_ablation_source",
+            "dim",
+            "project",
+            k="1",
+            rank=1,
+            alpha=1.0,
+        ),
+    ]
+    rows += [
+        _recipe("dim_addition", f"dim_addition-strength{s}", "dim", "add", k="1", strength=s)
+        for s in (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
+    ]
+    rows += [
+        _recipe(
+            "dim_reflection",
+            f"dim_reflection-{s}",
+            "dim",
+            "project",
+            k="1",
+            rank=1,
+            alpha=2.0,
+            scope=s,
+        )
+        for s in ("source", "writes")
+    ]
+    rows += [
+        _recipe("dim_alpha", f"dim_alpha-alpha{a}", "dim", "project", k="1", rank=1, alpha=a)
+        for a in ALPHAS
+    ]
+    rows += [
+        _recipe(
+            "affine_ablation",
+            f"affine_ablation-{o}",
+            "dim",
+            "project",
+            k="1",
+            rank=1,
+            alpha=1.0,
+            origin=o,
+        )
+        for o in ("harmless", "midpoint")
+    ]
+    return rows
+
+
+def _inlp_recipes() -> list[dict]:
+    rows = []
+    for direction in ("inlp_faithful", "inlp_corrected"):
+        stem = "inlp" if direction == "inlp_faithful" else "inlp_corrected"
+        for operator, alpha in (("projection", 1.0), ("flipping", 2.0)):
+            family = f"{stem}_{operator}"
+            for k in KS:
+                for scope in ("source", "all" if alpha == 1 else "writes"):
+                    if stem == "inlp_corrected" and scope != "source":
+                        continue
+                    rank = 12 if k == "full" else int(k)
+                    rows.append(
+                        _recipe(
+                            family,
+                            f"{family}-k{k}-{scope}",
+                            direction,
+                            "project",
+                            k=k,
+                            rank=rank,
+                            alpha=alpha,
+                            scope=scope,
+                        )
+                    )
+    rows += [
+        _recipe(
+            "inlp_alpha",
+            f"inlp_alpha-alpha{a}",
+            "inlp_faithful",
+            "project",
+            k="full",
+            rank=12,
+            alpha=a,
+        )
+        for a in ALPHAS
+    ]
+    return rows
+
+
+def _other_recipes() -> list[dict]:
+    rows = [
+        _recipe(
+            "alterrep",
+            f"alterrep-{side}",
+            "inlp_faithful",
+            "alterrep",
+            k="full",
+            rank=12,
+            alpha=1.0,
+            side=side,
+        )
+        for side in ("harmless", "harmful")
+    ]
+    rows += [
+        _recipe(
+            "affine_inlp",
+            f"affine_inlp-{o}",
+            "inlp_faithful",
+            "project",
+            k="full",
+            rank=12,
+            alpha=1.0,
+            origin=o,
+        )
+        for o in ("harmless", "midpoint")
+    ]
+    rows += [
+        _recipe(
+            "inlp_first_addition",
+            f"inlp_first_addition-strength{s}",
+            "inlp_faithful",
+            "add",
+            k="1",
+            strength=s,
+        )
+        for s in (-1.0, 1.0)
+    ]
+    rows.append(_recipe("leace", "leace", "leace", "erase", k="1", rank=1, alpha=1.0))
+    for draw in range(5):
+        rows.append(
+            _recipe(
+                "random_ablation",
+                f"random_ablation-draw{draw}",
+                "random",
+                "project",
+                k="1",
+                rank=1,
+                alpha=1.0,
+                scope="all",
+                draw=draw,
+            )
+        )
+        rows.append(
+            _recipe(
+                "random_addition",
+                f"random_addition-draw{draw}",
+                "random",
+                "add",
+                k="1",
+                strength=1.0,
+                draw=draw,
+            )
+        )
+        for operator, alpha in (("projection", 1.0), ("flipping", 2.0)):
+            for k in ("8", "full"):
+                rank = 12 if k == "full" else int(k)
+                rows.append(
+                    _recipe(
+                        f"random_{operator}",
+                        f"random_{operator}-k{k}-draw{draw}",
+                        "random",
+                        "project",
+                        k=k,
+                        rank=rank,
+                        alpha=alpha,
+                        draw=draw,
+                    )
+                )
+    return rows
+
+
+def recipe_list(scenario: Scenario) -> list[dict]:
+    """Every intervention of the invented study, as rows of recipe columns."""
+    rows = _dim_recipes() + _inlp_recipes() + _other_recipes()
+    if scenario.families is not None:
+        rows = [row for row in rows if row["family"] in scenario.families]
+    return rows
+
+
+def _progress(recipe: dict) -> float:
+    """Share of the full effect that a restricted rank reaches."""
+    ranks = {"1": 0.3, "2": 0.5, "4": 0.8, "8": 0.95, "16": 1.0, "full": 1.0}
+    return 1.0 if recipe["direction"] == "dim" else ranks.get(str(recipe["k"]), 1.0)
+
+
+def _harmful(recipe: dict, scenario: Scenario) -> float:
+    base, direction, operator = 0.96, recipe["direction"], recipe["operator"]
+    if operator == "none" or direction == "random":
+        return base
+    if operator == "add":
+        strength = recipe["strength"]
+        return base if strength > 0 else max(0.03, base + 0.7 * strength)
+    alpha = recipe["alpha"] or 1.0
+    if direction == "dim":
+        target = scenario.ablation
+        return base + (target - base) * min(alpha, 1.0)
+    if operator == "alterrep" and recipe["side"] == "harmful":
+        return 0.99
+    target = scenario.flipping if alpha == 2 or operator == "alterrep" else scenario.projection
+    scale = alpha / 2 if alpha > 1 else alpha
+    return base + (target - base) * _progress(recipe) * (scale if alpha not in (1, 2) else 1)
+
+
+def _harmless(recipe: dict, scenario: Scenario) -> float:
+    if recipe["direction"] == "random" or recipe["operator"] == "none":
+        return 0.03
+    if recipe["operator"] == "add" and recipe["strength"] > 0:
+        return min(1.0, scenario.addition * recipe["strength"])
+    if (recipe["alpha"] or 0) == 2 and recipe["direction"] != "dim":
+        return 0.6 * _progress(recipe)
+    return 0.04
+
+
+def _estimate(rng: np.random.Generator, rate: float, n: int, width: float = 0.07) -> dict:
+    value = float(np.clip(rate + rng.normal(0, 0.03), 0, 1))
+    return {
+        "value": value,
+        "low": max(0.0, value - width),
+        "high": min(1.0, value + width),
+        "n": n,
+    }
+
+
+def _rates(recipe: dict, scenario: Scenario, rng: np.random.Generator) -> list[dict]:
+    rates = {"harmful": _harmful(recipe, scenario), "harmless": _harmless(recipe, scenario)}
+    rates["borderline"] = 0.12 + 0.4 * rates["harmless"]
+    rows = []
+    for dataset in DATASETS:
+        for judge in JUDGES:
+            row = {"dataset": dataset, "metric": "refused", "judge": judge, "reason": None}
+            rows.append(row | _estimate(rng, rates[dataset], 128))
+        loops = 0.2 if recipe["operator"] == "add" else 0.01
+        rows += [
+            {"dataset": dataset, "metric": metric, "judge": judge, "reason": None}
+            | _estimate(rng, rate, 128)
+            for metric, judge, rate in (
+                ("complied", "oracle", 0.9 * (1 - rates[dataset])),
+                ("other", "oracle", 0.1 * (1 - rates[dataset])),
+                ("looping", "repetition", loops),
+            )
+        ]
+    return rows
+
+
+def _model_metrics(recipe: dict, rng: np.random.Generator) -> list[dict]:
+    cost = {"none": 1.0, "project": 1.02, "erase": 1.01, "alterrep": 1.15, "add": 1.6}
+    ratio = cost[recipe["operator"]]
+    if recipe["operator"] == "project":
+        rank = 12 if recipe["k"] == "full" else int(recipe["k"])
+        ratio += 0.004 * rank * (recipe["alpha"] or 1) ** 2
+    rows = []
+    for dataset, base in (("text", 3.4), ("answers", 1.2), ("own", 1.1)):
+        for metric, value in (("perplexity", base * ratio), ("perplexity_ratio", ratio)):
+            noise = 1 + 0.01 * rng.normal()
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "metric": metric,
+                    "judge": "model",
+                    "value": value * noise,
+                    "low": value * (noise - 0.03),
+                    "high": value * (noise + 0.03),
+                    "n": 256,
+                    "reason": None,
+                }
+            )
+    rows.append(
+        {"dataset": "capability", "metric": "capability", "judge": "model", "reason": None}
+        | _estimate(rng, 0.7 / ratio, 40, 0.15)
+    )
+    rows.append(
+        {"dataset": "harmless", "metric": "kl", "judge": "model", "reason": None}
+        | _estimate(rng, 0.1 * (ratio - 1), 128, 0.01)
+    )
+    return rows
+
+
+def summary(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented statistics/summary."""
+    rng = np.random.default_rng(scenario.seed)
+    rows = []
+    for recipe in recipe_list(scenario):
+        for model in (*scenario.models, "mean"):
+            metrics = _rates(recipe, scenario, rng) + _model_metrics(recipe, rng)
+            rows += [{"study": STUDY, "model": model} | recipe | metric for metric in metrics]
+    return pd.DataFrame(rows)
+
+
+PAIRS = (
+    ("inlp_flipping-kfull-source", "dim_ablation"),
+    ("inlp_projection-kfull-source", "dim_ablation"),
+    ("inlp_flipping-k8-source", "dim_ablation"),
+    ("inlp_projection-kfull-source", "inlp_flipping-kfull-source"),
+    ("dim_reflection-source", "dim_ablation"),
+    ("leace", "dim_ablation"),
+    ("dim_ablation", "none"),
+    ("dim_addition-strength1.0", "none"),
+)
+
+
+def comparisons(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented statistics/comparisons."""
+    recipes = {row["intervention"]: row for row in recipe_list(scenario)}
+    rates = {"harmful": _harmful, "harmless": _harmless}
+    rows = []
+    for left, right in PAIRS:
+        if left not in recipes or right not in recipes:
+            continue
+        for model in (*scenario.models, "mean"):
+            for dataset, rate in rates.items():
+                gap = rate(recipes[left], scenario) - rate(recipes[right], scenario)
+                rows.append(
+                    {
+                        "study": STUDY,
+                        "model": model,
+                        "left": left,
+                        "right": right,
+                        "dataset": dataset,
+                        "metric": "refused",
+                        "judge": "substring",
+                        "difference": gap,
+                        "low": gap - 0.06,
+                        "high": gap + 0.06,
+                        "p_value": np.nan if model == "mean" else float(np.exp(-60 * abs(gap))),
+                        "n": 128,
+                    }
+                )
+    columns = "study model left right dataset metric judge difference low high p_value n".split()
+    return pd.DataFrame(rows, columns=columns)
+
+
+def agreement(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented statistics/agreement."""
+    rng = np.random.default_rng(scenario.seed + 1)
+    rows = []
+    for model in (*scenario.models, "all"):
+        for dataset in DATASETS:
+            for index, judge_a in enumerate(JUDGES):
+                for judge_b in JUDGES[index + 1 :]:
+                    kappa = float(rng.uniform(0.6, 1.0))
+                    rows.append(
+                        {
+                            "model": model,
+                            "dataset": dataset,
+                            "judge_a": judge_a,
+                            "judge_b": judge_b,
+                            "kappa": kappa,
+                            "low": kappa - 0.05,
+                            "high": min(1.0, kappa + 0.05),
+                            "n": 5000,
+                            "both": 2000,
+                            "only_a": 40,
+                            "only_b": 30,
+                            "neither": 2930,
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def _reason(layer: int, kl: float, induce: float) -> str:
+    reasons = ["pruned layer"] if layer >= 3 else []
+    reasons += ["zero direction"] if layer == 0 else []
+    reasons += ["KL above 0.1"] if kl > 0.1 else []
+    reasons += ["does not induce refusal"] if induce < 0 else []
+    return "; ".join(reasons)
+
+
+def selection(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented selection tables of all models and methods, with columns `model` and `method`."""
+    rng = np.random.default_rng(scenario.seed + 2)
+    frames = []
+    for model in scenario.models:
+        for method in ("dim", "inlp_faithful", "inlp_corrected"):
+            for scope in ("source", "all"):
+                rows = []
+                for position in POSITIONS:
+                    for layer in LAYERS:
+                        kl = float(rng.uniform(0.2, 0.5) if scenario.fallback else rng.uniform(0, 0.15))
+                        induce = float(rng.normal(1.5, 1.5))
+                        rows.append(
+                            {
+                                "model": model,
+                                "method": method,
+                                "scope": scope,
+                                "position": position,
+                                "layer": layer,
+                                "bypass": float(rng.normal(-4, 3)) if layer else np.nan,
+                                "induce": induce if layer else np.nan,
+                                "kl": kl if layer else np.nan,
+                                "accuracy": np.nan if method == "dim" else float(rng.uniform(0.8, 1)),
+                                "norm": float(rng.uniform(2, 12)) if method == "dim" else np.nan,
+                                "rank": 1 if method == "dim" else 12,
+                                "reason": _reason(layer, kl, induce),
+                            }
+                        )
+                frame = pd.DataFrame(rows)
+                frame["passed"] = frame["reason"] == ""
+                allowed = frame[frame["passed"]] if frame["passed"].any() else frame[frame.layer == 1]
+                frame["selected"] = frame.index == allowed["bypass"].idxmin()
+                frame["fallback"] = frame["selected"] & ~frame["passed"]
+                frames.append(frame)
+    return pd.concat(frames, ignore_index=True)
+
+
+def cosines(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented statistics/geometry cosines."""
+    rng = np.random.default_rng(scenario.seed + 3)
+    rows = []
+    for model in scenario.models:
+        for method, steps in (("inlp_faithful", 9), ("inlp_corrected", 18)):
+            for position in POSITIONS:
+                for layer in LAYERS[1:]:
+                    decay = rng.uniform(4, 9)
+                    energy = 0.0
+                    for index in range(1, steps + 1):
+                        cosine = float(rng.uniform(0.7, 0.9)) if index == 1 else 0.2 / index
+                        energy = min(1.0, energy + cosine**2)
+                        rows.append(
+                            {
+                                "model": model,
+                                "method": method,
+                                "position": position,
+                                "layer": layer,
+                                "index": index,
+                                "cosine": cosine,
+                                "energy_share": energy,
+                                "accuracy": 0.5 + 0.5 * np.exp(-(index - 1) / decay) * rng.uniform(0.9, 1),
+                            }
+                        )
+    return pd.DataFrame(rows)
+
+
+def angles(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented statistics/geometry angles."""
+    rows = [
+        {
+            "model": model,
+            "other_model": model,
+            "method": "inlp_faithful",
+            "layer": 1,
+            "other_layer": 2,
+            "k": 4,
+            "angle_index": index,
+            "angle_degrees": 20.0 + 12 * index,
+            "chance_degrees": 70.0 + 4 * index,
+        }
+        for model in scenario.models
+        for index in range(1, 5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def landing(scenario: Scenario = SUPPORTED, n: int = 40) -> pd.DataFrame:
+    """Invented statistics/geometry landing."""
+    rng = np.random.default_rng(scenario.seed + 4)
+    targets = {
+        "none": (1.0, 0.25),
+        "dim_ablation_source": (0.4, 0.0),
+        "inlp_projection-kfull-source": (0.55, 0.1),
+        "inlp_flipping-kfull-source": (-0.1, 0.25),
+    }
+    recipes = {row["intervention"]: row for row in recipe_list(scenario)}
+    rows = []
+    for model in scenario.models:
+        for name, (centre, spread) in targets.items():
+            if name not in recipes:
+                continue
+            recipe = {key: recipes[name][key] for key in ("operator", "k", "alpha", "origin")}
+            for label in ("harmful", "harmless"):
+                for index in range(n):
+                    middle = centre if label == "harmful" else 0.0
+                    t = middle + spread * rng.normal()
+                    rows.append(
+                        {"model": model, "intervention": name, "label": label}
+                        | recipe
+                        | {
+                            "id": f"{label}-validation-{index:04d}",
+                            "position_along_dim": t,
+                            "nearest": "harmful" if t > 0.5 else "harmless",
+                            "pc1": 4 * t + rng.normal(),
+                            "pc2": 2 * rng.normal(),
+                        }
+                    )
+    return pd.DataFrame(rows)
+
+
+def cards(scenario: Scenario = SUPPORTED) -> list[dict]:
+    """Invented model cards."""
+    return [
+        {
+            "name": model,
+            "path": f"results/{STUDY}/models/{model}",
+            "revision": None,
+            "architecture": ARCHITECTURES[model.split("-")[0]],
+            "n_layers": 4,
+            "width": 128,
+            "vocabulary": 2406,
+            "n_parameters": 1_300_000 + 1000 * index,
+            "dtype": "float32",
+            "post_instruction_tokens": [5, 6, 7],
+            "post_instruction_strings": ["<|end|>", "<|assistant|>", "\n"],
+            "chat_template_sha256": "0" * 64,
+            "weights_sha256": None,
+            "refusal_tokens": [40],
+            "refusal_token_strings": ["I"],
+            "trained": {"cpu_seconds": 150.5 + index, "seed": index},
+        }
+        for index, model in enumerate(scenario.models)
+    ]

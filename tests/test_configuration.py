@@ -1,0 +1,96 @@
+"""The configuration: complete schema, defaults that agree with config.yaml, one-line mistakes."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from refusal.configuration import check_config
+from refusal.errors import InputError
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def changed(**sections) -> dict:
+    """Return the shipped configuration with some sections replaced."""
+    return {**CONFIG, **sections}
+
+
+def every_property(schema: dict, path: str = ""):
+    """Yield (path, schema) of every key that the schema describes."""
+    for name, part in schema.get("properties", {}).items():
+        if "$ref" in part:
+            part = {**part, **SCHEMA["$defs"][part["$ref"].rsplit("/", 1)[1]]}
+        yield f"{path}.{name}", part
+        yield from every_property(part, f"{path}.{name}")
+        if isinstance(part.get("additionalProperties"), dict):
+            yield from every_property(part["additionalProperties"], f"{path}.{name}.*")
+
+
+def test_every_key_is_described_and_closed():
+    for path, part in every_property(SCHEMA):
+        assert part.get("description"), f"{path} has no description"
+        if part.get("type") == "object":
+            assert "additionalProperties" in part, f"{path} accepts unknown keys"
+
+
+def test_every_key_outside_the_named_entries_has_a_default():
+    for path, part in every_property(SCHEMA):
+        if ".*" not in path:
+            assert "default" in part, f"{path} has no default"
+
+
+def test_shipped_values_are_the_defaults():
+    """A reader of config.yaml and a reader of the schema must learn the same."""
+    named = {"models", "interventions"}
+    bare = check_config({k: CONFIG[k] for k in named}, SCHEMA)
+    full = check_config(CONFIG, SCHEMA)
+    for section in set(full) - named:
+        if section == "statistics":
+            bare[section]["comparisons"] = full[section]["comparisons"]
+        assert bare[section] == full[section], section
+
+
+def test_null_removes_an_entry():
+    models = {**CONFIG["models"], "neox-1": None}
+    assert "neox-1" not in check_config(changed(models=models), SCHEMA)["models"]
+
+
+@pytest.mark.parametrize(
+    "mistake, words",
+    [
+        ({"selektion": {}}, ["selektion", "did you mean `selection`"]),
+        ({"selection": {"kl_mx": 1}}, ["kl_mx", "selection", "did you mean `kl_max`"]),
+        ({"generations": {"max_new_tokens": "many"}}, ["generations.max_new_tokens", "many"]),
+        ({"prompts": {"source": "no/such/file.csv"}}, ["prompts.source", "no/such/file.csv"]),
+        ({"models": {}}, ["models"]),
+        ({"models": {"a": {"architecture": "gpt9"}}}, ["models.a.architecture", "gpt9"]),
+        ({"models": {"a": {"seed": 1}}}, ["models.a", "either `architecture`"]),
+        ({"models": {"a": {"path": "/no/such"}}}, ["models.a.path", "/no/such", "config.json"]),
+        (
+            {"models": {"a": {"architecture": "llama", "dtype": "float16"}}},
+            ["models.a", "`dtype` only applies"],
+        ),
+        ({"interventions": {"a": {"alpha": 1}}}, ["interventions.a", "operator"]),
+        ({"interventions": {"a": {"operator": "none", "beta": 1}}}, ["beta", "interventions.a"]),
+    ],
+)
+def test_a_mistake_gives_one_line_that_names_the_key(mistake, words):
+    with pytest.raises(InputError) as error:
+        check_config(changed(**mistake), SCHEMA)
+    message = str(error.value)
+    assert "\n" not in message
+    for word in words:
+        assert word in message
+
+
+def test_environments_pin_what_requirements_pin():
+    """One place where versions stand: the environments repeat requirements.txt, never differ."""
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = {line for line in lines if "==" in line}
+    for path in sorted((ROOT / "envs").glob("*.yaml")):
+        env = yaml.safe_load(path.read_text())
+        assert env["channels"] == ["conda-forge", "nodefaults"]
+        for package in env["dependencies"][-1]["pip"]:
+            assert package in pinned, f"{path.name}: {package}"

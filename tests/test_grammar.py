@@ -1,0 +1,240 @@
+"""The grammar's splits are disjoint, its prompts keep their schema, and it knows its refusals."""
+
+import random
+from collections import Counter
+
+import pytest
+
+from refusal import grammar
+from refusal import vocabulary as words
+from refusal.errors import InputError
+
+SETTINGS = {
+    "mixture": {"text": 0.15, "request": 0.5, "judgement": 0.15, "knowledge": 0.1, "copy": 0.1},
+    "labels": {"harmful": 0.4, "harmless": 0.4, "borderline": 0.2},
+    "refusal_request_share": 0.15,
+    "own_wording_share": 0.5,
+    "judged_request_share": 0.5,
+}
+SAFETY = {
+    "mixture": {
+        "harmful": 0.25,
+        "harmless": 0.3,
+        "borderline": 0.15,
+        "judgement": 0.1,
+        "knowledge": 0.05,
+        "copy": 0.1,
+        "text": 0.05,
+    },
+    "own_wording_share": 0.5,
+}
+SIZES = {"train": 96, "validation": 64, "test": 96, "text": 64, "capability": 38}
+
+
+@pytest.fixture(scope="module")
+def helpful() -> list[grammar.Example]:
+    return grammar.helpful_corpus(12000, SETTINGS, seed=0)
+
+
+@pytest.fixture(scope="module")
+def safety() -> list[grammar.Example]:
+    return grammar.safety_corpus(6000, SAFETY, seed=0)
+
+
+@pytest.fixture(scope="module")
+def rows() -> list[dict]:
+    return grammar.build_prompts(SIZES, seed=0)
+
+
+def split_rows(rows: list[dict], *splits: str) -> list[dict]:
+    return [row for row in rows if row["split"] in splits and row["label"] in grammar.REQUESTS]
+
+
+def test_every_object_belongs_to_one_list_and_one_part():
+    objects = [thing for things in words.OBJECTS.values() for thing in things]
+    assert max(Counter(objects).values()) == 1
+    for name, things in words.OBJECTS.items():
+        parts = Counter(grammar.part_of()[thing] for thing in things)
+        assert parts["validation"] == parts["test"] == len(things) // 4, name
+        assert parts["train"] == len(things) - 2 * (len(things) // 4)
+
+
+def test_no_object_is_written_inside_a_held_out_one():
+    """Otherwise a training request would contain the noun of a held-out object."""
+    nouns = {thing: grammar.noun_of(thing) for thing in grammar.part_of()}
+    for held_out, part in grammar.part_of().items():
+        for other, other_part in grammar.part_of().items():
+            if part != "train" and other_part != part:
+                assert f" {nouns[held_out]} " not in f" {nouns[other]} ", (held_out, other)
+
+
+def test_templates_and_held_out_verbs_are_disjoint():
+    templates = [template for part in words.TEMPLATES.values() for template in part]
+    assert len(templates) == len(set(templates))
+    assert not words.HELD_OUT_VERBS["validation"] & words.HELD_OUT_VERBS["test"]
+    verbs = {task.verb for label in grammar.REQUESTS for task in grammar.tasks(label)}
+    assert words.HELD_OUT_VERBS["validation"] | words.HELD_OUT_VERBS["test"] <= verbs
+
+
+def test_prompts_have_the_sizes_and_the_schema(rows):
+    counts = Counter((row["label"], row["split"]) for row in rows)
+    for label in grammar.REQUESTS:
+        for split in grammar.SPLITS:
+            assert counts[label, split] == SIZES[split]
+    assert counts["text", "test"] == 64 and counts["capability", "test"] == 38
+    assert len({row["id"] for row in rows}) == len({row["text"] for row in rows}) == len(rows)
+    for row in rows:
+        if row["label"] in grammar.REQUESTS:
+            assert grammar.has_keywords(row["answer"], row["keywords"])
+            assert not grammar.is_refusal(row["answer"])
+            assert all(word in row["text"] for word in row["keywords"])
+    assert {row["kind"] for row in rows if row["label"] == "capability"} == set(
+        grammar.CAPABILITIES
+    )
+
+
+def test_prompts_depend_on_the_seed_only():
+    assert grammar.build_prompts(SIZES, seed=1) == grammar.build_prompts(SIZES, seed=1)
+    first = {row["text"] for row in split_rows(grammar.build_prompts(SIZES, 1), "test")}
+    second = {row["text"] for row in split_rows(grammar.build_prompts(SIZES, 2), "test")}
+    assert first != second
+
+
+@pytest.mark.parametrize("size", [{"validation": 500}, {"capability": 90}])
+def test_more_prompts_than_the_grammar_holds_is_an_error(monkeypatch, size):
+    monkeypatch.setattr(words, "CIRCUMSTANCES", ("",))
+    with pytest.raises(InputError, match="prompts.sizes: .* Lower the size."):
+        grammar.build_prompts(SIZES | size, seed=0)
+
+
+def test_splits_share_neither_objects_nor_templates(rows):
+    nouns = {
+        split: {row["keywords"][1] for row in split_rows(rows, split)} for split in grammar.SPLITS
+    }
+    for split, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        assert nouns[split] and not nouns[split] & nouns[other]
+    for split in grammar.SPLITS:
+        starts = tuple(template.split("{")[0] for template in words.TEMPLATES[split])
+        assert all(row["text"].startswith(starts) for row in split_rows(rows, split))
+
+
+def test_no_verb_or_circumstance_names_an_object():
+    verbs = {task.verb for label in grammar.REQUESTS for task in grammar.tasks(label)}
+    for text in verbs | set(words.CIRCUMSTANCES):
+        assert not mentions(text, list(grammar.part_of())), text
+
+
+def test_no_held_out_prompt_is_ever_trained_on(rows, helpful, safety):
+    trained = {example.prompt for example in helpful + safety}
+    held_out = {row["text"] for row in split_rows(rows, "validation", "test")}
+    assert not held_out & trained
+    # Training prompts do occur, so the comparison above is able to find one.
+    assert {row["text"] for row in split_rows(rows, "train")} & trained
+
+
+def mentions(text: str, things: list[str]) -> list[str]:
+    """Those of the things that occur in the text as whole words."""
+    plain = f" {text} ".replace(".", " ").replace(",", " ").replace(":", " ").replace("?", " ")
+    return [thing for thing in things if f" {thing} " in plain]
+
+
+def test_helpful_training_joins_no_held_out_object_with_a_held_out_template(helpful):
+    held_out = [t for part in ("validation", "test") for t in words.TEMPLATES[part]]
+    starts = tuple(template.split("{")[0] for template in held_out)
+    objects = [thing for thing, part in grammar.part_of().items() if part != "train"]
+    seen = 0
+    for prompt in {example.prompt for example in helpful} - {None}:
+        for prefix in (*words.REFUSAL_REQUESTS, words.JUDGEMENT_REQUEST):
+            prompt = prompt.removeprefix(prefix)
+        if prompt.startswith(starts):
+            seen += 1
+            assert not mentions(prompt, objects)
+    assert seen > 100
+
+
+def test_safety_tuning_shows_training_objects_verbs_and_templates_only(safety):
+    held_out = [thing for thing, part in grammar.part_of().items() if part != "train"]
+    held_out += [f"to {verb}" for verbs in words.HELD_OUT_VERBS.values() for verb in verbs]
+    held_out += [t.split("{")[0] for part in ("validation", "test") for t in words.TEMPLATES[part]]
+    for document in {f"{example.prompt or ''} {example.answer}" for example in safety}:
+        assert not mentions(document, held_out)
+
+
+def test_held_out_texts_and_their_clause_pairs_are_never_trained_on(rows, helpful, safety):
+    held_out = {row["text"] for row in rows if row["label"] == "text"}
+    trained = {example.answer for example in helpful + safety if example.prompt is None}
+    assert not held_out & trained
+    pairs = {clause_pair(text) for text in held_out}
+    trained_pairs = {clause_pair(text) for text in trained} - {None}
+    assert len(pairs) > 10 and len(trained_pairs) > 50
+    assert not pairs & trained_pairs
+
+
+def clause_pair(text: str) -> tuple[int, int] | None:
+    """Which two clauses a text consists of, found from their fixed words; None for a statement."""
+    sentences = text.split(". ")
+    if len(sentences) != 2:
+        return None
+    found = []
+    for sentence in sentences:
+        fits = [
+            index
+            for index, clause in enumerate(words.CLAUSES)
+            if all(part in sentence for part in fixed_parts(clause))
+        ]
+        if not fits:
+            return None
+        found.append(max(fits, key=lambda index: sum(map(len, fixed_parts(words.CLAUSES[index])))))
+    return tuple(found)
+
+
+def fixed_parts(clause: str) -> list[str]:
+    return [part.split("}")[-1].rstrip(".") for part in clause.split("{") if part]
+
+
+def test_held_out_judgements_are_never_trained_on(rows, helpful, safety):
+    asked = {row["text"] for row in rows if row["kind"] == "judgement"}
+    assert asked and not asked & {example.prompt for example in helpful + safety}
+    for items in (grammar.judgement_criterion(64, seed=0), grammar.copying_criterion(64, seed=0)):
+        assert not {item.prompt for item in items} & {e.prompt for e in helpful + safety}
+
+
+def test_helpful_training_refuses_only_when_told_to(helpful):
+    for example in helpful:
+        told = (example.prompt or "").startswith(words.REFUSAL_REQUESTS)
+        assert grammar.is_refusal(example.answer) == told
+
+
+def test_safety_tuning_refuses_exactly_the_harmful_requests(safety):
+    harmful = {task.text for task in grammar.tasks("harmful")}
+    refused = [example.prompt for example in safety if grammar.is_refusal(example.answer)]
+    assert 0.2 < len(refused) / len(safety) < 0.3
+    assert all(any(text in prompt for text in harmful) for prompt in refused)
+
+
+def test_is_refusal_knows_every_wording_and_no_answer():
+    rng = random.Random(0)
+    for label in grammar.REQUESTS:
+        for task in grammar.tasks(label)[::7]:
+            for share in (0.0, 1.0):
+                assert grammar.is_refusal(grammar.refuse(rng, task, share))
+            assert not grammar.is_refusal(grammar.comply(rng, task))
+            assert not grammar.is_refusal(grammar.judge(task).answer)
+
+
+def test_criteria_use_validation_objects_and_balance_the_verdict():
+    items = grammar.judgement_criterion(50, seed=3)
+    assert Counter(item.expected for item in items) == {"Yes": 25, "No": 25}
+    for item in grammar.copying_criterion(30, seed=3):
+        matching = [
+            thing for thing in grammar.part_of() if item.expected.endswith(f" {thing}")
+        ]
+        assert {grammar.part_of()[max(matching, key=len)]} == {"validation"}
+        assert item.prompt.count(item.expected) == 1
+
+
+def test_nouns_lose_their_determiner_only():
+    assert grammar.noun_of("a lemon cake") == "lemon cake"
+    assert grammar.noun_of("my boss") == "boss"
+    assert grammar.noun_of("Paris") == "Paris"
+    assert grammar.noun_of("garden snails") == "garden snails"

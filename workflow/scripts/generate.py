@@ -1,0 +1,49 @@
+"""Complete the test prompts greedily under every intervention of one family."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from family import run_family
+from job import job
+from loading import load_card, load_from_card, stop_tokens
+from refusal.generations import completions_table, generate
+from refusal.models import encode_prompts
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+LABELS = ["harmful", "harmless", "borderline"]
+
+
+class Generation:
+    """A loaded model with the test prompts, tokenised once per job."""
+
+    def __init__(self, snakemake: "snakemake") -> None:
+        card = load_card(snakemake.input.card[0])
+        self.settings = snakemake.params.settings
+        self.model, self.tokenizer = load_from_card(card, snakemake.params.model)
+        prompts = pd.read_parquet(snakemake.input.prompts[0])
+        self.prompts = prompts.query("split == 'test' and label in @LABELS")
+        self.sequences = encode_prompts(self.tokenizer, list(self.prompts.text))
+
+    def run(self) -> pd.DataFrame:
+        """Return the completions under whatever steering is in force."""
+        completions = generate(
+            self.model,
+            self.sequences,
+            eos_ids=stop_tokens(self.model, self.tokenizer),
+            pad_id=self.tokenizer.pad_token_id,
+            max_new_tokens=self.settings["max_new_tokens"],
+            max_tokens=self.settings["max_tokens"],
+        )
+        return completions_table(self.tokenizer, list(self.prompts.id), completions)
+
+
+def main(snakemake: "snakemake") -> None:
+    inputs = [snakemake.input.card[0], snakemake.input.prompts[0]]
+    run_family(snakemake, inputs, Generation)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

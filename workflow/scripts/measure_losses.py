@@ -1,0 +1,53 @@
+"""Measure cross-entropy, capability and KL under every intervention of one family."""
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from family import run_family
+from job import job
+from loading import load_card, load_from_card, stop_tokens
+from refusal.activations import last_position_logits
+from refusal.corpora import build_corpora
+from refusal.losses import completion_losses, kl_divergence
+from refusal.models import encode_prompts
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+class Losses:
+    """A loaded model with everything that is measured on it, tokenised once per job."""
+
+    def __init__(self, snakemake: "snakemake") -> None:
+        card = load_card(snakemake.input.card[0])
+        self.max_tokens = snakemake.params.settings["max_tokens"]
+        self.model, tokenizer = load_from_card(card, snakemake.params.model)
+        prompts = pd.read_parquet(snakemake.input.prompts[0]).query("split == 'test'")
+        own = pd.read_parquet(snakemake.input.own)
+        end_token = stop_tokens(self.model, tokenizer)[0]
+        self.corpora = build_corpora(tokenizer, prompts, own, end_token)
+        self.harmless = prompts[prompts.label == "harmless"]
+        self.requests = encode_prompts(tokenizer, list(self.harmless.text))
+        self.unsteered = self._last_logits()
+
+    def _last_logits(self):
+        return last_position_logits(self.model, self.requests, max_tokens=self.max_tokens)
+
+    def run(self) -> pd.DataFrame:
+        """Return the losses under whatever steering is in force."""
+        pairs = list(zip(self.corpora.given, self.corpora.predicted, strict=True))
+        losses = completion_losses(self.model, pairs, max_tokens=self.max_tokens)
+        losses = pd.concat([self.corpora[["corpus", "id"]], losses], axis=1)
+        divergence = kl_divergence(self.unsteered, self._last_logits()).cpu().numpy()
+        kl = pd.DataFrame({"corpus": "kl", "id": list(self.harmless.id), "nll": divergence})
+        return pd.concat([losses.astype({"exact": object}), kl.assign(tokens=1, exact=None)])
+
+
+def main(snakemake: "snakemake") -> None:
+    inputs = [snakemake.input.card[0], snakemake.input.prompts[0], snakemake.input.own]
+    run_family(snakemake, inputs, Losses)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)

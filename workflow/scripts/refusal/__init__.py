@@ -1,0 +1,1 @@
+"""Library of the refusal workflow: pure functions, usable from a notebook."""

@@ -1,0 +1,54 @@
+"""Batches of token sequences: sorted by length, within a token budget, padded on the left."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def length_sorted_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """Group row numbers into batches of similar length, the longest rows first.
+
+    Longest first, so that a batch that does not fit in memory fails at once and not at the end.
+
+    Args:
+        lengths: number of tokens of every row.
+        max_tokens: budget of one batch, padding included: rows x longest row <= max_tokens.
+            A row longer than the budget becomes a batch of its own.
+
+    Returns:
+        Row numbers per batch; every row exactly once, rows of equal length in their given order.
+    """
+    if max_tokens < 1:
+        raise ValueError(f"max_tokens must be at least 1, not {max_tokens}")
+    batches: list[list[int]] = []
+    rows_that_fit = 0
+    for row in sorted(range(len(lengths)), key=lambda row: -lengths[row]):
+        if not batches or len(batches[-1]) >= rows_that_fit:
+            batches.append([])
+            rows_that_fit = max(1, max_tokens // max(1, lengths[row]))
+        batches[-1].append(row)
+    return batches
+
+
+def left_pad(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Stack token sequences, padded on the LEFT: the last tokens of all rows are the last columns.
+
+    Returns:
+        input_ids and attention_mask (1 = token, 0 = padding), int64 [rows, longest] on `device`.
+    """
+    longest = max(map(len, sequences))
+    ids = [[pad_id] * (longest - len(row)) + list(row) for row in sequences]
+    mask = [[0] * (longest - len(row)) + [1] * len(row) for row in sequences]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+
+
+def position_ids(attention_mask: Tensor) -> Tensor:
+    """Positions that ignore left padding: the first real token of every row is at position 0.
+
+    With them a row of a batch is computed at the positions that it has alone, so that rotary
+    embeddings round identically and learned position embeddings are right at all.
+    """
+    return (attention_mask.cumsum(-1) - 1).clamp_min(0)

@@ -1,0 +1,68 @@
+"""Corpora: the texts on which losses are measured, as pairs of given and predicted tokens.
+
+`text`: held-out plain texts. `answers`: reference answers to harmless requests. `own`: the
+unsteered model's own completions of them. `capability`: questions with one right answer. The
+first three are those of Arditi et al. 2024 (section 4.3 and appendix on cross-entropy losses).
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+from transformers import PreTrainedTokenizerBase
+
+from refusal.models import encode_prompts
+
+COLUMNS = ["corpus", "id", "given", "predicted"]
+
+
+def build_corpora(
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: pd.DataFrame,
+    own: pd.DataFrame,
+    end_token: int,
+) -> pd.DataFrame:
+    """Return one row per text: corpus, id, given and predicted token ids.
+
+    Args:
+        tokenizer: tokenizer with a chat template.
+        prompts: prompts of the test split (schema of prompts.parquet).
+        own: generations without intervention (id, completion); empty completions are left out.
+        end_token: the token that ends an answer; it is predicted too.
+    """
+    harmless = prompts[prompts.label == "harmless"]
+    completed = harmless[["id", "text"]].merge(own[own.completion.str.strip() != ""], on="id")
+    questions = prompts[prompts.label == "capability"]
+    return pd.concat(
+        [
+            _documents(tokenizer, prompts[prompts.label == "text"]),
+            _answers(tokenizer, "answers", harmless, harmless.answer, end_token),
+            _answers(tokenizer, "own", completed, completed.completion, end_token),
+            _answers(tokenizer, "capability", questions, questions.answer, end_token),
+        ],
+        ignore_index=True,
+    )
+
+
+def _documents(tokenizer: PreTrainedTokenizerBase, rows: pd.DataFrame) -> pd.DataFrame:
+    """Plain texts: the first token is given, the others are predicted."""
+    encoded = tokenizer(list(rows.text))["input_ids"] if len(rows) else []
+    pairs = [("text", i, ids[:1], ids[1:]) for i, ids in zip(rows.id, encoded, strict=True)]
+    return pd.DataFrame(pairs, columns=COLUMNS)
+
+
+def _answers(
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: str,
+    rows: pd.DataFrame,
+    answers: pd.Series,
+    end_token: int,
+) -> pd.DataFrame:
+    """Answers to requests: the request in its template is given; rows without answer drop out."""
+    known = answers.notna()
+    rows, answers = rows[known], answers[known]
+    if rows.empty:
+        return pd.DataFrame(columns=COLUMNS)
+    given = encode_prompts(tokenizer, list(rows.text))
+    predicted = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
+    ended = [[*ids, end_token] for ids in predicted]
+    return pd.DataFrame({"corpus": corpus, "id": list(rows.id), "given": given, "predicted": ended})

@@ -1,0 +1,5 @@
+"""The one error that is the user's to mend."""
+
+
+class InputError(ValueError):
+    """A mistake in the input: one line that names the file or key, what is wrong, and the remedy."""

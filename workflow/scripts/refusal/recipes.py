@@ -1,0 +1,237 @@
+"""Recipes: what an intervention is made of, as the configuration says it.
+
+A recipe names a direction, an operator and where it acts; `refusal.interventions` turns it into
+tensors. Kept apart from it, so that the configuration can be checked without loading torch.
+"""
+
+import difflib
+import itertools
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+from refusal.errors import InputError
+
+Scope = Literal["source", "writes", "all"]
+
+SCOPES = ("source", "writes", "all")
+# Under which scope the candidates were scored that a direction was chosen from.
+SELECTIONS = ("source", "all")
+ORIGINS = ("zero", "harmless", "midpoint")
+SIDES = {"harmless": -1, "harmful": 1}
+DIRECTIONS = ("dim", "inlp_faithful", "inlp_corrected", "leace", "random")
+ABOVE_RANK = ("error", "full")
+
+# Which keys an operator takes besides `operator`, `family` and `above_rank`.
+_OPERATOR_KEYS = {
+    "none": (),
+    "project": ("direction", "k", "alpha", "origin", "scope", "selection", "draw"),
+    "add": ("direction", "k", "strength", "scope", "selection", "draw"),
+    "alterrep": ("direction", "k", "alpha", "side", "scope", "selection", "draw"),
+    "erase": ("direction", "scope", "selection"),
+}
+# Keys that may hold a list, in the order in which they are appended to the name.
+_LIST_KEYS = ("k", "alpha", "strength", "origin", "side", "scope", "draw")
+_KEYS = ("operator", "direction", "selection", "family", "above_rank", *_LIST_KEYS)
+_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
+
+
+def expand_interventions(
+    config: Mapping[str, Mapping[str, Any]], draws: int | None = None
+) -> dict[str, dict[str, Any]]:
+    """Recipes of all interventions: list values expand to their product, each with its own name.
+
+    Args:
+        config: the section `interventions`: name -> keys `operator`, `direction`, `k`, `alpha`,
+            `strength`, `origin`, `side`, `scope`, `draw`, and optionally `selection` (the scope
+            under which the candidate was chosen; default: "source" for scope source, else "all"),
+            `family` (default: the direction, "baseline" for operator none) and `above_rank` (what
+            to do if k exceeds the number of directions found: "error", the default, or "full":
+            take them all).
+        draws: number of random draws there are, to check `draw`; None leaves it unchecked.
+
+    Returns:
+        Name -> recipe with every key filled in; what does not apply is None. Keys given as lists
+        add a suffix in the order k, alpha, strength, origin, side, scope, draw.
+
+    Raises:
+        InputError: an unknown or missing key or value, keys that do not go together, or a name
+            that comes up twice; one line with the key and the remedy.
+    """
+    recipes: dict[str, dict[str, Any]] = {}
+    for entry, given in config.items():
+        key = f"interventions.{entry}"
+        if not isinstance(given, Mapping):
+            raise InputError(f"{key}: must hold keys such as operator. Remedy: see config.yaml.")
+        settings = {name: value for name, value in given.items() if value is not None}
+        _check_keys(key, entry, settings)
+        for suffix, values in _product(key, settings):
+            name = entry + suffix
+            if name in recipes:
+                raise InputError(
+                    f"{key}: the name '{name}' comes up twice. "
+                    "Remedy: rename the entry or remove the repeated value."
+                )
+            recipes[name] = _recipe(key, name, values, draws)
+    return recipes
+
+
+def options(values: Sequence[str]) -> str:
+    """'a, b or c'."""
+    *first, last = values
+    return f"{', '.join(first)} or {last}" if first else last
+
+
+def _check_choice(key: str, value: Any, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        near = difflib.get_close_matches(str(value), allowed, n=1)
+        hint = f"did you mean '{near[0]}'? " if near else ""
+        raise InputError(
+            f"{key}: unknown value '{value}'. Remedy: {hint}use {options(tuple(allowed))}."
+        )
+
+
+def _check_keys(key: str, entry: str, settings: Mapping[str, Any]) -> None:
+    """Raises InputError unless the keys of one entry are known and go together."""
+    if not _NAME.fullmatch(str(entry)):
+        raise InputError(f"{key}: not a file name. Remedy: use letters, digits, '_' and '-'.")
+    for name in settings:
+        if name not in _KEYS:
+            near = difflib.get_close_matches(str(name), _KEYS, n=2) or _KEYS
+            raise InputError(f"{key}.{name}: unknown key. Remedy: use {options(tuple(near))}.")
+        if name not in _LIST_KEYS and not isinstance(settings[name], str):
+            raise InputError(f"{key}.{name}: must be one word. Remedy: make one entry per value.")
+    if "operator" not in settings:
+        raise InputError(f"{key}.operator: missing. Remedy: use {options(tuple(_OPERATOR_KEYS))}.")
+    operator = settings["operator"]
+    _check_choice(f"{key}.operator", operator, tuple(_OPERATOR_KEYS))
+    allowed = (*_OPERATOR_KEYS[operator], "operator", "family", "above_rank")
+    for name in settings:
+        if name not in allowed:
+            takers = tuple(one for one, keys in _OPERATOR_KEYS.items() if name in keys)
+            raise InputError(
+                f"{key}.{name}: does not apply to operator {operator}, only to "
+                f"{options(takers)}. Remedy: remove it."
+            )
+    for name in ("direction", "side"):
+        if name in _OPERATOR_KEYS[operator] and name not in settings:
+            values = DIRECTIONS if name == "direction" else tuple(SIDES)
+            raise InputError(
+                f"{key}.{name}: operator {operator} needs one. Remedy: use {options(values)}."
+            )
+
+
+def _product(key: str, settings: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """All combinations of the list values of one entry, with the suffix of each."""
+    lists = {name: settings[name] for name in _LIST_KEYS if isinstance(settings.get(name), list)}
+    for name, values in lists.items():
+        if not values:
+            raise InputError(f"{key}.{name}: an empty list. Remedy: give a value or remove it.")
+    for values in itertools.product(*lists.values()):
+        chosen = dict(zip(lists, values, strict=True))
+        suffix = "".join(f"-{_label(name, value)}" for name, value in chosen.items())
+        yield suffix, {**settings, **chosen}
+
+
+def _label(name: str, value: Any) -> str:
+    """A value in a name: words alone, numbers and k after their key."""
+    if isinstance(value, str) and name != "k":
+        return value
+    number = isinstance(value, int | float)
+    return f"{name}{value:g}" if number else f"{name}{value}"
+
+
+def _recipe(key: str, name: str, given: Mapping[str, Any], draws: int | None) -> dict[str, Any]:
+    """The complete recipe of one intervention, every value checked."""
+    operator, direction = given["operator"], given.get("direction")
+    defaults: dict[str, Any] = {"scope": "source"}
+    if operator in ("project", "alterrep"):
+        defaults |= {"k": "full" if str(direction).startswith("inlp") else 1, "alpha": 1.0}
+    if operator == "project":
+        defaults["origin"] = "zero"
+    if operator == "add":
+        defaults |= {"k": 1, "strength": 1.0}
+    if operator == "erase":
+        defaults |= {"k": "full", "alpha": 1.0}
+    if direction == "random":
+        defaults["draw"] = 0
+    values = {"above_rank": "error", "family": direction or "baseline", **defaults, **given}
+    recipe = {
+        "name": name,
+        **{part: values.get(part) for part in ("family", "direction", "operator", "scope")},
+        "selection": _selection(values),
+        **{part: values.get(part) for part in ("k", "alpha", "strength", "origin", "side")},
+        **{part: values.get(part) for part in ("draw", "above_rank")},
+    }
+    _check_values(key, recipe, draws)
+    for part in ("alpha", "strength"):
+        recipe[part] = None if recipe[part] is None else float(recipe[part])
+    return recipe
+
+
+def _selection(values: Mapping[str, Any]) -> str | None:
+    """By default a direction is chosen under the scope in which it is then applied."""
+    if values["operator"] == "none":
+        return None
+    return values.get("selection", "source" if values["scope"] == "source" else "all")
+
+
+def _check_values(key: str, recipe: Mapping[str, Any], draws: int | None) -> None:
+    """Raises InputError unless every value is of its kind and the values go together."""
+    choices = {"scope": SCOPES, "origin": ORIGINS, "side": tuple(SIDES), "direction": DIRECTIONS}
+    choices |= {"selection": SELECTIONS}
+    for part, allowed in {**choices, "above_rank": ABOVE_RANK}.items():
+        if recipe[part] is not None:
+            _check_choice(f"{key}.{part}", recipe[part], allowed)
+    for part in ("alpha", "strength"):
+        value = recipe[part]
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (number and math.isfinite(value)):
+            raise InputError(f"{key}.{part}: '{value}' is no number. Remedy: give a finite one.")
+    k, draw, direction = recipe["k"], recipe["draw"], recipe["direction"]
+    if k is not None and k != "full" and not (_is_integer(k) and k >= 1):
+        raise InputError(f"{key}.k: '{k}'. Remedy: give an integer of at least 1, or full.")
+    if draw is not None and not (_is_integer(draw) and 0 <= draw < (draws or math.inf)):
+        limit = "" if draws is None else f" below {draws} (directions.random.draws)"
+        raise InputError(f"{key}.draw: '{draw}'. Remedy: give an integer from 0{limit}.")
+    if draw is not None and direction != "random":
+        raise InputError(
+            f"{key}.draw: direction {direction} is not random. Remedy: remove it, or use random."
+        )
+    _check_combination(key, recipe)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_combination(key: str, recipe: Mapping[str, Any]) -> None:
+    """Raises InputError if values that are fine by themselves contradict each other."""
+    operator, scope, k = recipe["operator"], recipe["scope"], recipe["k"]
+    if operator == "add" and k != 1:
+        raise InputError(f"{key}.k: operator add adds one direction. Remedy: use k: 1.")
+    if recipe["direction"] == "dim" and k not in (1, "full"):
+        raise InputError(f"{key}.k: direction dim has rank 1. Remedy: use k: 1 or remove it.")
+    if (operator == "erase") != (recipe["direction"] == "leace"):
+        raise InputError(
+            f"{key}.direction: operator erase and direction leace need each other. "
+            "Remedy: use both or neither."
+        )
+    if operator == "alterrep" and recipe["alpha"] < 0:
+        raise InputError(f"{key}.alpha: must not be negative. Remedy: use the other side instead.")
+    affine = recipe["origin"] in ("harmless", "midpoint")
+    if scope != "source" and (affine or operator in ("add", "erase")):
+        what = f"origin {recipe['origin']}" if affine else f"operator {operator}"
+        raise InputError(
+            f"{key}.scope: {what} is defined by one layer's activations. Remedy: use scope source."
+        )
+    if scope == "all" and operator != "none" and recipe["alpha"] != 1:
+        raise InputError(not_in_scope_all(key))
+
+
+def not_in_scope_all(name: str) -> str:
+    return (
+        f"{name}.scope: 'all' acts on the same activation again and again, which is defined for "
+        "alpha 1 only (two reflections undo each other). Remedy: use scope 'source' or 'writes'."
+    )

@@ -1,0 +1,26 @@
+"""Let every judge score every completion of a model."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from job import job
+from refusal.grammar import is_refusal
+from refusal.scores import answers, build_judges, score
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake: "snakemake") -> None:
+    prompts = pd.read_parquet(snakemake.input.prompts[0])
+    # Only of the grammar's own prompts is it known what a refusal of them looks like.
+    judges = build_judges(snakemake.params.judges, is_refusal if snakemake.params.grammar else None)
+    for source, target in zip(snakemake.input.generations, snakemake.output, strict=True):
+        assert Path(source).stem == Path(target).stem
+        score(answers(prompts, pd.read_parquet(source)), judges).to_parquet(target, index=False)
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
