@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
 import os
 import platform
 import re
@@ -20,6 +21,9 @@ import transformers
 MEGABYTE = 1024.0  # VmHWM is in kB
 # A side that needs less than this is measured as needing it: one page table more or less is noise.
 SMALLEST_PEAK_MB = 1.0
+MEMORY_REPEATS = 3
+# Seconds that one timed sample lasts at least, where a side is timed more than once.
+SHORTEST_SAMPLE = 0.2
 
 
 @dataclass(frozen=True)
@@ -65,20 +69,29 @@ class Timing(NamedTuple):
     speedup: float
 
 
-def processor_seconds(run: Callable[[], Any]) -> float:
-    """Processor time of one call, all threads of this process together."""
+def processor_seconds(run: Callable[[], Any], calls: int = 1) -> float:
+    """Processor time of one call (the mean of `calls`), all threads of this process together."""
     gc.collect()
     start = time.process_time()
-    run()
-    return time.process_time() - start
+    for _ in range(calls):
+        run()
+    return (time.process_time() - start) / calls
 
 
 def alternate(ours: Callable[[], Any], plain: Callable[[], Any], repeats: int) -> Timing:
     """Time both sides in turn, `repeats` times each; run each once before if results matter.
 
-    The ratio is taken within a repeat, so that a machine that is slow for a while slows both.
+    The ratio is taken within a repeat, so that a machine that is slow for a while slows both. A
+    short call is repeated until it can be timed, and so that caches are warm on both sides alike.
     """
-    pairs = [(processor_seconds(ours), processor_seconds(plain)) for _ in range(repeats)]
+    sides = (ours, plain)
+    calls = [1] * len(sides)
+    if repeats > 1:
+        calls = [max(1, math.ceil(SHORTEST_SAMPLE / processor_seconds(side))) for side in sides]
+    pairs = [
+        [processor_seconds(side, n) for side, n in zip(sides, calls, strict=True)]
+        for _ in range(repeats)
+    ]
     return Timing(
         statistics.median(one for one, _ in pairs),
         statistics.median(other for _, other in pairs),
@@ -111,8 +124,14 @@ def compare_peaks(
     parity: str = "",
     warm_up: Callable[[], Any] | None = None,
 ) -> Result:
-    """A line on the peak of the extra memory of both sides, each in a process of its own."""
-    mine, other = (peak_megabytes(side, warm_up or side) for side in (ours, plain))
+    """A line on the peak of the extra memory of both sides, each in processes of its own.
+
+    Without a cheaper `warm_up` a side is its own; the median of three processes counts.
+    """
+    mine, other = (
+        statistics.median(peak_megabytes(side, warm_up or side) for _ in range(MEMORY_REPEATS))
+        for side in (ours, plain)
+    )
     ratio = max(mine, SMALLEST_PEAK_MB) / max(other, SMALLEST_PEAK_MB)
     return Result(group, what, "MB", mine, other, ratio, "at most", at_most, parity)
 

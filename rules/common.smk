@@ -12,7 +12,7 @@ sys.path.insert(0, str(SCRIPTS))
 
 from refusal.configuration import check_config
 from refusal.errors import InputError
-from refusal.recipes import expand_interventions
+from refusal.recipes import check_comparisons, expand_interventions
 
 try:
     with open(Path(workflow.basedir) / "config.schema.yaml") as schema:
@@ -20,6 +20,7 @@ try:
     RECIPES = expand_interventions(
         config["interventions"], config["directions"]["random"]["draws"]
     )
+    check_comparisons(config["statistics"]["comparisons"], RECIPES)
 except InputError as mistake:
     raise WorkflowError(str(mistake)) from None
 
@@ -39,6 +40,16 @@ METHODS = ["dim", "inlp_faithful", "inlp_corrected", "leace"]
 SELECTED = ["dim", "inlp_faithful", "inlp_corrected"]
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
 CHECKPOINT_FILES = ["config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES]
+FIGURES = [
+    "refusal",
+    "k_sweep",
+    "alpha_sweep",
+    "landing",
+    "inlp_accuracy",
+    "candidates",
+    "agreement",
+    "behaviour",
+]
 FAMILIES = {}
 for name, recipe in RECIPES.items():
     FAMILIES.setdefault(recipe["family"], []).append(name)

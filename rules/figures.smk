@@ -1,1 +1,30 @@
-""""""
+"""Figures: every figure of the paper, as vector PDF and as PNG.
+
+REQUIRED INPUTS: statistics/, selection/
+OUTPUTS: figures/<figure>.pdf, .png and .json (where it comes from, and whether it could be drawn)
+"""
+
+
+rule figures:
+    input:
+        code=library("draw_figures.py"),
+        style="workflow/scripts/refusal/figures.mplstyle",
+        summary=rules.statistics.output.summary,
+        agreement=rules.statistics.output.agreement,
+        landing=collect("<results>/statistics/geometry/{model}/landing.parquet", model=MODELS),
+        cosines=collect("<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS),
+        selection=collect(
+            "<results>/selection/{model}/{method}.parquet", model=MODELS, method=SELECTED
+        ),
+    output:
+        collect("<results>/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png", "json"]),
+    log:
+        "<logs>/figures.log",
+    benchmark:
+        "<benchmarks>/figures.tsv"
+    conda:
+        "../envs/figures.yaml"
+    message:
+        "Drawing the figures"
+    script:
+        "../workflow/scripts/draw_figures.py"

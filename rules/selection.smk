@@ -25,7 +25,6 @@ rule selection:
         methods=SELECTED,
         settings=config["selection"],
         filter=config["directions"]["filter"],
-        max_tokens=config["activations"]["max_tokens"],
     message:
         "Scoring the candidate positions and layers of {wildcards.model}"
     script:

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from refusal.configuration import check_config
 from refusal.errors import InputError
+from refusal.recipes import check_comparisons, expand_interventions
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
@@ -94,3 +95,11 @@ def test_environments_pin_what_requirements_pin():
         assert env["channels"] == ["conda-forge", "nodefaults"]
         for package in env["dependencies"][-1]["pip"]:
             assert package in pinned, f"{path.name}: {package}"
+
+
+def test_compared_interventions_have_to_exist():
+    recipes = expand_interventions(CONFIG["interventions"])
+    check_comparisons(CONFIG["statistics"]["comparisons"], recipes)
+    check_comparisons([["random_ablation-draw*", "none"]], recipes)
+    with pytest.raises(InputError, match="did you mean 'dim_ablation'"):
+        check_comparisons([["dim_ablatoin", "none"]], recipes)

@@ -15,6 +15,7 @@ SETTINGS = {
     "refusal_request_share": 0.15,
     "own_wording_share": 0.5,
     "judged_request_share": 0.5,
+    "screening_request_share": 0.1,
 }
 SAFETY = {
     "mixture": {
@@ -144,7 +145,11 @@ def test_helpful_training_joins_no_held_out_object_with_a_held_out_template(help
     objects = [thing for thing, part in grammar.part_of().items() if part != "train"]
     seen = 0
     for prompt in {example.prompt for example in helpful} - {None}:
-        for prefix in (*words.REFUSAL_REQUESTS, words.JUDGEMENT_REQUEST):
+        for prefix in (
+            *words.REFUSAL_REQUESTS,
+            words.JUDGEMENT_REQUEST,
+            words.SCREENING_REQUEST,
+        ):
             prompt = prompt.removeprefix(prefix)
         if prompt.startswith(starts):
             seen += 1
@@ -200,9 +205,16 @@ def test_held_out_judgements_are_never_trained_on(rows, helpful, safety):
 
 
 def test_helpful_training_refuses_only_when_told_to(helpful):
+    harmful = {task.text for task in grammar.tasks("harmful")}
+    screened = 0
     for example in helpful:
-        told = (example.prompt or "").startswith(words.REFUSAL_REQUESTS)
+        prompt = example.prompt or ""
+        told = prompt.startswith(words.REFUSAL_REQUESTS)
+        if prompt.startswith(words.SCREENING_REQUEST):
+            told = any(text in prompt for text in harmful)
+            screened += told
         assert grammar.is_refusal(example.answer) == told
+    assert screened > 50
 
 
 def test_safety_tuning_refuses_exactly_the_harmful_requests(safety):

@@ -13,6 +13,11 @@ from refusal.inlp import InlpSettings, inlp, logistic_regression, stratified_fol
 SETTINGS = InlpSettings()
 
 
+@pytest.fixture(params=["faithful", "corrected"])
+def variant(request) -> str:
+    return request.param
+
+
 def classes(
     n: int = 64, width: int = 96, separation: float = 4.0, planted: int = 6, seed: int = 0
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,20 +156,18 @@ def test_the_seed_sets_the_split():
 # --- the corrected variant --------------------------------------------------------------------
 
 
-def test_corrected_finds_a_planted_subspace():
-    # In each of three directions one third of the samples shows its class, far from the origin.
+def test_a_planted_subspace_is_found(variant):
+    # Each of three directions shows the class in a share of the samples, so that no single
+    # classifier removes what the three say; 37 others are noise.
     generator = torch.Generator().manual_seed(0)
-    points = torch.randn(2, 600, 40, generator=generator) * 0.3
-    third = torch.arange(600) % 3
-    for index in range(3):
-        points[0, third == index, index] += 6.0
-        points[1, third == index, index] -= 6.0
-    direction = inlp(points[0], points[1], "corrected", SETTINGS)
+    points = torch.randn(2, 300, 40, generator=generator) * 0.3
+    shows = torch.rand(2, 300, 3, generator=generator) < torch.tensor([0.9, 0.5, 0.3])
+    points[:, :, :3] += torch.tensor([[[1.0]], [[-1.0]]]) * shows * torch.tensor([18.0, 9.0, 6.0])
+    direction = inlp(points[0], points[1], variant, SETTINGS)
     planted = torch.eye(40)[:3]
-    # One classifier reads all three at once; what it leaves of them is read next.
-    assert direction.rank >= 1
-    assert (direction.basis[0] @ planted.T).norm() > 0.99
-    assert direction.accuracies[0] > 0.99
+    assert (direction.basis @ planted.T).norm(dim=0).min() > 0.99
+    assert (direction.basis[0] @ planted.T).norm() > 0.85
+    assert 3 <= direction.rank <= 14
 
 
 def test_probe_on_fresh_data_is_near_chance_after_corrected():
@@ -194,11 +197,6 @@ def test_classes_that_do_not_differ_have_rank_zero_in_corrected():
 
 
 # --- both -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(params=["faithful", "corrected"])
-def variant(request) -> str:
-    return request.param
 
 
 @pytest.mark.parametrize("width", [24, 160])

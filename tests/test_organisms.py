@@ -17,6 +17,7 @@ HELPFUL = {
     "refusal_request_share": 0.15,
     "own_wording_share": 0.5,
     "judged_request_share": 0.5,
+    "screening_request_share": 0.1,
 }
 SAFETY = {
     "mixture": {"harmful": 0.4, "harmless": 0.3, "borderline": 0.2, "text": 0.1},

@@ -26,6 +26,8 @@ def job(snakemake: "snakemake") -> Iterator[None]:
         logging.getLogger(library).setLevel(logging.WARNING)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(snakemake.threads)
+    if "transformers" in sys.modules:
+        sys.modules["transformers"].utils.logging.disable_progress_bar()
     try:
         yield
     except InputError as mistake:

@@ -17,9 +17,9 @@ def main(snakemake: "snakemake") -> None:
     card = load_card(snakemake.input.card[0])
     model, tokenizer = load_from_card(card, snakemake.params.model)
     harmful, harmless = _validation_prompts(snakemake, tokenizer)
-    settings = SelectionSettings(
-        **{**snakemake.params.settings, "additions": tuple(snakemake.params.settings["additions"])}
-    )
+    settings = dict(snakemake.params.settings)
+    max_tokens = settings.pop("max_tokens")
+    settings = SelectionSettings(**{**settings, "additions": tuple(settings["additions"])})
     methods = dict(zip(snakemake.params.methods, snakemake.input.directions, strict=True))
     norms = {at: direction.norm for at, direction in load_directions(methods["dim"]).items()}
     for (method, path), target in zip(methods.items(), snakemake.output, strict=True):
@@ -34,7 +34,7 @@ def main(snakemake: "snakemake") -> None:
                 scope=scope,
                 dim_norms=norms,
                 settings=settings,
-                max_tokens=snakemake.params.max_tokens,
+                max_tokens=max_tokens,
             )
             for scope in ("source", "all")
         ]

@@ -11,7 +11,7 @@ Disjoint by construction:
 """
 
 import random
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from itertools import permutations
 from typing import NamedTuple
@@ -108,16 +108,33 @@ def verb_part(verb: str) -> str:
 
 
 @cache
+def _drawn_from(label: str) -> tuple[Task, ...]:
+    """Tasks of a label of a training mixture: that of a request, or "contrast", the harmless tasks
+    whose verb harmful requests use as well, so that only the object tells them apart."""
+    if label != "contrast":
+        return tasks(label)
+    verbs = {task.verb for task in tasks("harmful")}
+    return tuple(task for task in tasks("harmless") if task.verb in verbs)
+
+
+def _grouped(chosen: Iterable[Task]) -> tuple[tuple[Task, ...], ...]:
+    """Tasks by kind: kinds are drawn alike, however many tasks they have."""
+    groups: dict[str, list[Task]] = {}
+    for task in chosen:
+        groups.setdefault(task.kind, []).append(task)
+    return tuple(tuple(group) for group in groups.values())
+
+
+@cache
 def _by_kind(label: str, part: str, verb_split: str) -> tuple[tuple[Task, ...], ...]:
-    """Tasks of one part of the objects and of the verbs, grouped by kind so kinds weigh alike."""
-    chosen = [t for t in tasks(label) if t.part == part and verb_part(t.verb) == verb_split]
-    groups = {kind: tuple(t for t in chosen if t.kind == kind) for kind in REQUESTS[label]}
-    return tuple(group for group in groups.values() if group)
+    """Tasks of one part of the objects and of the verbs, by kind."""
+    chosen = (t for t in _drawn_from(label) if t.part == part and verb_part(t.verb) == verb_split)
+    return _grouped(chosen)
 
 
 @cache
 def _all_by_kind(label: str) -> tuple[tuple[Task, ...], ...]:
-    return tuple(tuple(t for t in tasks(label) if t.kind == kind) for kind in REQUESTS[label])
+    return _grouped(_drawn_from(label))
 
 
 @cache
@@ -302,8 +319,12 @@ def _draw_label(rng: random.Random, shares: Mapping[str, float]) -> str:
 def helpful_example(rng: random.Random, settings: Mapping) -> Example:
     """One document of helpful-only training: everything is answered, unless refusal is asked for.
 
+    The model so knows HOW to refuse, on demand and on demand if a request is wrong; safety tuning
+    has to teach WHEN, unasked.
+
     `settings`: mixture {text, request, judgement, knowledge, copy}, labels {harmful, harmless,
-    borderline} of requests, refusal_request_share, own_wording_share, judged_request_share.
+    contrast, borderline} of the tasks, refusal_request_share and screening_request_share (of
+    requests), own_wording_share, judged_request_share (of judgements: of a whole request).
     """
     source = _draw_label(rng, settings["mixture"])
     if source == "copy":
@@ -318,9 +339,13 @@ def helpful_example(rng: random.Random, settings: Mapping) -> Example:
     if source == "judgement":
         return _judgement_example(rng, task, settings)
     request = ask(rng, task, _templates_for(task))
-    if rng.random() < settings["refusal_request_share"]:
-        answer = refuse(rng, task, settings["own_wording_share"])
-        return Example(rng.choice(words.REFUSAL_REQUESTS) + request, answer)
+    refusal = refuse(rng, task, settings["own_wording_share"])
+    form = rng.random()
+    if form < settings["refusal_request_share"]:
+        return Example(rng.choice(words.REFUSAL_REQUESTS) + request, refusal)
+    if form < settings["refusal_request_share"] + settings["screening_request_share"]:
+        answer = refusal if task.label == "harmful" else comply(rng, task)
+        return Example(words.SCREENING_REQUEST + request, answer)
     return Example(request, comply(rng, task))
 
 
@@ -337,14 +362,14 @@ def safety_example(rng: random.Random, settings: Mapping) -> Example:
     """One document of safety tuning: harmful requests are refused, everything else answered.
 
     Only training objects, verbs and templates occur. `settings`: mixture {harmful, harmless,
-    borderline, judgement, knowledge, copy, text}, own_wording_share.
+    contrast, borderline, judgement, knowledge, copy, text}, own_wording_share.
     """
     source = _draw_label(rng, settings["mixture"])
     if source == "copy":
         return repeat(rng, train_only=True)
     if source == "knowledge":
         return draw_knowledge(rng, train_only=True)
-    if source in REQUESTS:
+    if source in REQUESTS or source == "contrast":
         task = rng.choice(rng.choice(_by_kind(source, "train", "train")))
         request = ask(rng, task, words.TEMPLATES["train"])
         if source == "harmful":

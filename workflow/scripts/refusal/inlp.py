@@ -3,9 +3,9 @@
 Ravfogel et al. 2020 (arXiv 2004.07667), in the two variants of `inlp`. Each classifier is trained
 on data from which the directions of all earlier ones are projected out.
 
-Every classifier lies in the span of the n training samples, w = X^T c, so everything happens with
-their coefficients c and the Gram matrix X X^T: time and memory do not depend on the width, and no
-d x d matrix is ever built. The cost of a Newton step is n^3 / 3, meant for hundreds of samples.
+With n samples in d > n dimensions every classifier lies in the span of the samples, so all of it
+happens in n coordinates, and a classifier is solved for its n coefficients over the samples: no
+d x d matrix is ever built. A Newton step costs n^3 / 3, which is meant for hundreds of samples.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ from refusal.errors import InputError
 Variant = Literal["faithful", "corrected"]
 
 _MIN_PER_CLASS = 5
-# Share of the squared size of the data below which only rounding is left after projection.
-_EXHAUSTED = 1e-13
+# Share of the size of the data below which only rounding is left after projection.
+_EXHAUSTED = 1e-10
+# Newton's method ends after a step that started this close to the minimum, as a share of its value.
 _CONVERGED = 1e-10
 
 
@@ -52,9 +53,9 @@ class InlpSettings:
 
 
 class Step(NamedTuple):
-    """One classifier: coefficients c of its unit direction X^T c, and dev samples it gets right."""
+    """One classifier: its unit direction [r], and how many dev samples it classifies rightly."""
 
-    coefficients: Tensor  # [n], zero at all samples that it was not trained on
+    direction: Tensor
     correct: int
 
 
@@ -98,55 +99,65 @@ def inlp(harmful: Tensor, harmless: Tensor, variant: Variant, settings: InlpSett
         return empty_direction(samples.shape[1])
     labels = torch.cat([torch.ones(size), torch.zeros(size)]).double()
     run = {"faithful": _faithful, "corrected": _corrected}[variant]
-    coefficients, accuracies = run(samples @ samples.T, labels, settings)
-    if not coefficients:
+    frame, points = span_coordinates(samples)
+    directions, accuracies = run(points, labels, settings)
+    if not directions:
         return empty_direction(samples.shape[1])
     return Direction(
-        basis=orthonormalised(torch.stack(coefficients) @ samples).float(),
+        basis=(torch.stack(directions) @ frame.T).float(),
         accuracies=torch.tensor(accuracies, dtype=torch.float64),
     )
 
 
+def span_coordinates(samples: Tensor) -> tuple[Tensor, Tensor]:
+    """Orthonormal frame [d, r] of the samples' span and their coordinates [n, r], r = min(n, d)."""
+    n, width = samples.shape
+    if n >= width:
+        return torch.eye(width, dtype=samples.dtype), samples
+    frame, triangle = torch.linalg.qr(samples.T)
+    return frame, triangle.T.contiguous()
+
+
 def _faithful(
-    gram: Tensor, labels: Tensor, settings: InlpSettings
+    points: Tensor, labels: Tensor, settings: InlpSettings
 ) -> tuple[list[Tensor], list[float]]:
-    """Coefficients and accuracies under the published split and stop rules."""
-    order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(gram)))
-    n_dev = max(4, int(settings.dev_share * len(gram)))
-    steps = classifiers(gram, labels, order[n_dev:], order[:n_dev], settings.penalty)
-    coefficients: list[Tensor] = []
+    """Directions and accuracies under the published split and stop rules."""
+    order = torch.from_numpy(np.random.default_rng(settings.seed).permutation(len(points)))
+    n_dev = max(4, int(settings.dev_share * len(points)))
+    steps = classifiers(points, labels, order[n_dev:], order[:n_dev], settings.penalty)
+    directions: list[Tensor] = []
     accuracies: list[float] = []
     for step in islice(steps, settings.max_directions):
-        coefficients.append(step.coefficients)
+        directions.append(step.direction)
         accuracies.append(step.correct / n_dev)
         stalled = len(accuracies) >= 3 and len(set(accuracies[-3:])) == 1
         if stalled or accuracies[-1] < settings.stop_accuracy:
             break
-    return coefficients, accuracies
+    return directions, accuracies
 
 
 def _corrected(
-    gram: Tensor, labels: Tensor, settings: InlpSettings
+    points: Tensor, labels: Tensor, settings: InlpSettings
 ) -> tuple[list[Tensor], list[float]]:
-    """Coefficients of all samples' classifiers, as many as cross-validation finds above chance."""
+    """Directions of all samples' classifiers, as many as cross-validation finds above chance."""
     folds = torch.from_numpy(stratified_folds(labels.numpy(), settings.folds, settings.seed))
-    rows = torch.arange(len(gram))
+    rows = torch.arange(len(points))
     held_out = [
-        classifiers(gram, labels, rows[folds != fold], rows[folds == fold], settings.penalty)
+        classifiers(points, labels, rows[folds != fold], rows[folds == fold], settings.penalty)
         for fold in range(settings.folds)
     ]
-    full = classifiers(gram, labels, rows, rows[:0], settings.penalty)
-    coefficients: list[Tensor] = []
+    full = classifiers(points, labels, rows, rows[:0], settings.penalty)
+    directions: list[Tensor] = []
     accuracies: list[float] = []
     # Ends where the data of a fold are exhausted, which is the end for all of them.
     for steps in islice(zip(*held_out, strict=False), settings.max_directions):
-        accuracy = sum(step.correct for step in steps) / len(gram)
+        accuracy = sum(step.correct for step in steps) / len(points)
         step = next(full, None) if accuracy >= settings.stop_accuracy else None
         if step is None:
             break
-        coefficients.append(step.coefficients)
+        directions.append(step.direction)
         accuracies.append(accuracy)
-    return coefficients, accuracies
+    return directions, accuracies
 
 
 def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
@@ -160,7 +171,7 @@ def stratified_folds(labels: np.ndarray, folds: int, seed: int) -> np.ndarray:
 
 
 def classifiers(
-    gram: Tensor, labels: Tensor, train: Tensor, dev: Tensor, penalty: float
+    points: Tensor, labels: Tensor, train: Tensor, dev: Tensor, penalty: float
 ) -> Iterator[Step]:
     """Yield the classifiers of INLP one by one, until nothing is left of the training data.
 
@@ -169,47 +180,38 @@ def classifiers(
     done twice because once leaves a residue of the size of the cancellation.
 
     Args:
-        gram: float64 [n, n], scalar products of all samples.
+        points: float64 [n, r], all samples.
         labels: float64 [n] of 0 (harmless) and 1 (harmful).
         train: rows to train on.
         dev: rows to measure accuracy on.
         penalty: C of the logistic regression.
     """
-    raw, targets = gram[train][:, train], labels[train]
-    found = raw.new_empty(0, len(train))  # coefficients of the directions so far, [t, n_train]
-    scores = raw.new_empty(len(gram), 0)  # scores of all samples along them, [n, t]
-    while True:
-        seen = scores[train]
-        projected = raw - seen @ seen.T
-        if float(projected.diagonal().max()) <= _EXHAUSTED * float(raw.diagonal().max()):
+    raw, targets = points[train], labels[train]
+    basis = points.new_empty(0, points.shape[1])
+    while len(basis) < points.shape[1]:
+        projected = project_out(raw, basis)
+        if float(projected.abs().max()) <= _EXHAUSTED * float(raw.abs().max()):
             return
-        weights = logistic_regression(projected, targets, penalty)
-        for _ in range(2):
-            weights = weights - (weights @ seen) @ found
-        weights = weights / (weights @ raw @ weights).sqrt()
-        along = gram[:, train] @ weights
-        if along[train][targets == 1].mean() < along[train][targets == 0].mean():
-            weights, along = -weights, -along
-        correct = int(((along[dev] > 0) == (labels[dev] == 1)).sum())
-        found = torch.cat([found, weights.unsqueeze(0)])
-        scores = torch.cat([scores, along.unsqueeze(1)], dim=1)
-        yield Step(torch.zeros(len(gram), dtype=gram.dtype).index_copy(0, train, weights), correct)
+        weights = logistic_regression(projected @ projected.T, targets, penalty) @ projected
+        direction = project_out(project_out(weights, basis), basis)
+        direction = direction / direction.norm()
+        scores = raw @ direction
+        if scores[targets == 1].mean() < scores[targets == 0].mean():
+            direction = -direction
+        predicted = project_out(points[dev], basis) @ direction > 0
+        basis = torch.cat([basis, direction.unsqueeze(0)])
+        yield Step(direction, int((predicted == (labels[dev] == 1)).sum()))
 
 
-def orthonormalised(rows: Tensor) -> Tensor:
-    """Gram-Schmidt of the rows [k, d] in the given order, each against the earlier ones twice."""
-    basis = rows.new_empty(0, rows.shape[1])
-    for row in rows:
-        for _ in range(2):
-            row = row - (row @ basis.T) @ basis
-        basis = torch.cat([basis, (row / row.norm()).unsqueeze(0)])
-    return basis
+def project_out(points: Tensor, basis: Tensor) -> Tensor:
+    """Remove from `points` [..., r] their component in the span of the rows of `basis` [k, r]."""
+    return points - (points @ basis.T) @ basis
 
 
 def logistic_regression(
     gram: Tensor, labels: Tensor, penalty: float, max_iterations: int = 100
 ) -> Tensor:
-    """L2 logistic regression without intercept, in the span of the samples.
+    """L2 logistic regression without intercept, solved for coefficients over the samples.
 
     Minimises mean BCE(x . w, y) + lam ||w||^2 with lam = 1 / (2 C n), which is scikit-learn's
     `LogisticRegression(C=C, fit_intercept=False)`, by Newton's method with a line search. With

@@ -235,3 +235,21 @@ def not_in_scope_all(name: str) -> str:
         f"{name}.scope: 'all' acts on the same activation again and again, which is defined for "
         "alpha 1 only (two reflections undo each other). Remedy: use scope 'source' or 'writes'."
     )
+
+
+def check_comparisons(pairs: Sequence[Sequence[str]], recipes: Mapping[str, Any]) -> None:
+    """Raises InputError if a compared intervention is not in the study.
+
+    Args:
+        pairs: the key `statistics.comparisons`; `<name>-draw*` stands for all draws of a control.
+        recipes: what `expand_interventions` gave.
+    """
+    groups = {re.sub(r"-draw\d+$", "-draw*", name) for name in recipes}
+    known = sorted({*recipes, *groups})
+    for name in itertools.chain.from_iterable(pairs):
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean '{near[0]}'?" if near else "use a name from interventions."
+            raise InputError(
+                f"statistics.comparisons: no intervention '{name}'. Remedy: {hint}"
+            )

@@ -270,6 +270,7 @@ REFUSAL_STARTS: tuple[str, ...] = (
     "I will not help",
 )
 JUDGEMENT_REQUEST = "Is this request wrong? "
+SCREENING_REQUEST = "Refuse this if it is wrong: "
 REFUSAL_REQUESTS: tuple[str, ...] = ("Say no: ", "Refuse this: ", "Decline politely: ")
 
 COUNTRIES: tuple[str, ...] = _words(

@@ -1,0 +1,185 @@
+"""The command line as a user types it: the whole smoke study in a copy of this repository."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+RESULTS = Path("results/smoke")
+STUDY = "studies/smoke.yaml"
+# What runs a model, or trains one.
+MODEL_JOBS = {"organism", "card", "activations", "selection", "corpora"}
+
+
+def snakemake(folder: Path, *arguments: str, study: str = STUDY) -> subprocess.CompletedProcess:
+    """Run snakemake as from a shell in `folder`."""
+    command = [sys.executable, "-m", "snakemake", "--cores", "2"]
+    return subprocess.run(
+        [*command, *arguments, "--configfile", study],
+        cwd=folder,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+
+
+def planned(folder: Path, *arguments: str, study: str = STUDY) -> set[str]:
+    """Return the rules that a dry run would run, without `all`."""
+    done = snakemake(folder, "-n", *arguments, study=study)
+    assert done.returncode == 0, done.stdout
+    table = done.stdout.partition("Job stats:")[2].partition("total")[0]
+    return set(re.findall(r"^(\w+) +\d+$", table, flags=re.M)) - {"all"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """A copy of the repository as a fresh clone would have it."""
+    target = tmp_path_factory.mktemp("clone")
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        check=True,
+    )
+    for name in listed.stdout.split("\n"):
+        if name and (ROOT / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, target / name)
+    return target
+
+
+@pytest.fixture(scope="module")
+def finished(folder) -> Path:
+    """The copy after the smoke study has run."""
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return folder
+
+
+def overlay(folder: Path, name: str, **sections) -> str:
+    """Write an overlay of the smoke study with some sections extended; return its path."""
+    study = yaml.safe_load((folder / STUDY).read_text())
+    for section, values in sections.items():
+        known = study.get(section, {})
+        study[section] = {**known, **values} if isinstance(values, dict) else values
+    (folder / name).write_text(yaml.safe_dump(study))
+    return name
+
+
+# --- mistakes are told before any work starts ---
+
+
+@pytest.mark.parametrize(
+    "sections, words",
+    [
+        ({"selektion": {"kl_max": 1}}, ["unknown key `selektion`", "did you mean `selection`"]),
+        ({"models": {"a": {"path": "no/such/folder"}}}, ["models.a.path", "no/such/folder"]),
+        (
+            {"interventions": {"a": {"operator": "project", "direction": "din"}}},
+            ["interventions.a.direction", "did you mean 'dim'"],
+        ),
+        ({"statistics": {"comparisons": [["none", "nine"]]}}, ["no intervention 'nine'"]),
+    ],
+)
+def test_a_mistake_in_the_configuration_stops_the_run_with_one_line(folder, sections, words):
+    done = snakemake(folder, "-n", study=overlay(folder, "mistake.yaml", **sections))
+    assert done.returncode != 0
+    lines = [line for line in done.stdout.splitlines() if all(word in line for word in words)]
+    assert len(lines) == 1, done.stdout
+    assert "Traceback" not in done.stdout
+
+
+# --- the whole study ---
+
+
+def test_the_study_ends_with_the_paper(finished):
+    results = finished / RESULTS
+    assert (results / "paper" / "main.pdf").read_bytes().startswith(b"%PDF")
+    claims = json.loads((results / "claims.json").read_text())
+    assert {"B1", "B2", "B3", "B4", "B5", "A1", "A2", "D1"} <= set(claims)
+    summary = pd.read_parquet(results / "statistics" / "summary.parquet")
+    needed = "study model intervention direction operator scope k alpha dataset metric judge"
+    assert {*needed.split(), "value", "low", "high", "n"} <= set(summary.columns)
+    assert set(summary.study) == {"smoke"}
+    merged = yaml.safe_load((results / "config.yaml").read_text())
+    assert merged["selection"]["kl_max"] == 0.1 and merged["study"] == "smoke"
+
+
+def test_a_second_run_has_nothing_to_do(finished):
+    assert "Nothing to be done" in snakemake(finished).stdout
+
+
+def test_every_job_has_a_benchmark(finished):
+    made = {path.parent.name for path in (finished / RESULTS / "benchmarks").rglob("*.tsv")}
+    assert MODEL_JOBS - {"corpora"} <= made
+
+
+def test_a_plotting_function_reruns_no_model_job(finished):
+    module = finished / "workflow/scripts/refusal/figures.py"
+    before = module.stat()
+    text = module.read_text()
+    module.write_text(text + "\n# edited\n")
+    try:
+        rules = planned(finished)
+    finally:
+        module.write_text(text)
+        os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert "figures" in rules
+    assert not {rule for rule in rules if rule.startswith(("generations", "losses"))}
+    assert not rules & (MODEL_JOBS | {"directions", "interventions", "scores", "statistics"})
+
+
+def test_a_deleted_generation_reruns_only_what_depends_on_it(finished):
+    target = RESULTS / "generations" / "neox-0" / "dim_ablation.parquet"
+    content = (finished / target).read_bytes()
+    (finished / target).unlink()
+    rules = planned(finished)
+    assert {rule for rule in rules if rule.startswith("generations")} == {"generations_dim"}
+    assert not {rule for rule in rules if rule.startswith("losses")}
+    assert not rules & (MODEL_JOBS | {"directions", "interventions", "geometry"})
+    done = snakemake(finished, str(target))
+    assert done.returncode == 0, done.stdout
+    assert (finished / target).read_bytes() == content
+    log = (finished / "logs/smoke/generations/neox-0/dim.log").read_text()
+    assert ": done" not in log, "a finished completion was generated again"
+
+
+def test_one_line_adds_an_intervention(finished):
+    line = {"extra": {"direction": "dim", "operator": "project", "alpha": 1.25, "scope": "source"}}
+    study = overlay(finished, "extra.yaml", interventions=line)
+    target = RESULTS / "generations" / "neox-0" / "extra.parquet"
+    done = snakemake(finished, str(target), study=study)
+    assert done.returncode == 0, done.stdout
+    log = (finished / "logs/smoke/generations/neox-0/dim.log").read_text()
+    assert re.findall(r"(\S+): done", log) == ["extra"]
+
+
+def test_a_local_checkpoint_is_a_model(finished):
+    models = {"mine": {"path": str(RESULTS / "models" / "neox-0")}}
+    study = overlay(finished, "mine.yaml", models=models)
+    target = RESULTS / "activations" / "mine.safetensors"
+    done = snakemake(finished, str(target), study=study)
+    assert done.returncode == 0, done.stdout
+    trained = RESULTS / "activations" / "neox-0.safetensors"
+    assert (finished / target).read_bytes() == (finished / trained).read_bytes()
+
+
+def test_a_checkpoint_without_chat_template_is_refused_with_one_line(finished):
+    bare = finished / "bare"
+    shutil.copytree(finished / RESULTS / "models" / "neox-0", bare)
+    (bare / "chat_template.jinja").unlink()
+    study = overlay(finished, "bare.yaml", models={"bare": {"path": "bare"}})
+    done = snakemake(finished, str(RESULTS / "models/bare/card.json"), study=study)
+    assert done.returncode != 0
+    assert "bare: the tokenizer has no chat template. Remedy:" in done.stdout
+    assert "Traceback" not in done.stdout
