@@ -49,6 +49,27 @@ FIGURES = [
     "candidates",
     "agreement",
     "behaviour",
+    "projections",
+]
+TABLES = [
+    "models",
+    "selection",
+    "rejections",
+    "main",
+    "all",
+    "comparisons",
+    "agreement",
+    "claims",
+    "conditions",
+    "subspaces",
+    "angles",
+    "examples",
+]
+# Interventions whose completions are shown, of those that the study has.
+EXAMPLES = [
+    name
+    for name in ("none", "dim_ablation", "inlp_flipping-kfull-source", "dim_addition-strength1")
+    if name in RECIPES
 ]
 FAMILIES = {}
 for name, recipe in RECIPES.items():
@@ -112,5 +133,5 @@ def final_outputs():
         "<results>/config.yaml",
         "<results>/statistics/summary.parquet",
         "<results>/claims.json",
-        # "<results>/paper/main.pdf",
+        "<results>/paper/main.pdf",
     ]

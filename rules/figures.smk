@@ -12,6 +12,9 @@ rule figures:
         summary=rules.statistics.output.summary,
         agreement=rules.statistics.output.agreement,
         landing=collect("<results>/statistics/geometry/{model}/landing.parquet", model=MODELS),
+        projections=collect(
+            "<results>/statistics/geometry/{model}/projections.parquet", model=MODELS
+        ),
         cosines=collect("<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS),
         selection=collect(
             "<results>/selection/{model}/{method}.parquet", model=MODELS, method=SELECTED

@@ -1,1 +1,35 @@
-""""""
+"""Paper: the templates filled in with what was measured, compiled to PDF.
+
+REQUIRED INPUTS: paper/, figures/, tables/, claims.json
+OUTPUTS: paper/main.pdf, paper/main.tex
+"""
+
+
+rule paper:
+    input:
+        code=library("write_paper.py"),
+        templates=["paper/main.tex.j2", *sorted(map(str, Path("paper/sections").glob("*.j2")))],
+        bibliography="paper/references.bib",
+        config=rules.config.output[0],
+        cards=collect("<results>/models/{model}/card.json", model=MODELS),
+        claims=rules.claims.output[0],
+        summary=rules.statistics.output.summary,
+        figures=rules.figures.output,
+        tables=rules.tables.output.tables,
+        numbers=rules.tables.output.numbers,
+    output:
+        pdf="<results>/paper/main.pdf",
+        source="<results>/paper/main.tex",
+        numbers="<results>/paper/numbers.tex",
+    log:
+        "<logs>/paper.log",
+    benchmark:
+        "<benchmarks>/paper.tsv"
+    conda:
+        "../envs/paper.yaml"
+    params:
+        organisms=bool(ORGANISMS),
+    message:
+        "Writing the paper"
+    script:
+        "../workflow/scripts/write_paper.py"

@@ -366,6 +366,22 @@ PAIRS = (
 )
 
 
+COMPARISON_COLUMNS = [
+    "study",
+    "model",
+    "left",
+    "right",
+    "dataset",
+    "metric",
+    "judge",
+    "difference",
+    "low",
+    "high",
+    "p_value",
+    "n",
+]
+
+
 def comparisons(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
     """Invented statistics/comparisons."""
     recipes = {row["intervention"]: row for row in recipe_list(scenario)}
@@ -393,8 +409,7 @@ def comparisons(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
                         "n": 128,
                     }
                 )
-    columns = "study model left right dataset metric judge difference low high p_value n".split()
-    return pd.DataFrame(rows, columns=columns)
+    return pd.DataFrame(rows, columns=COMPARISON_COLUMNS)
 
 
 def agreement(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
@@ -443,7 +458,9 @@ def selection(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
                 rows = []
                 for position in POSITIONS:
                     for layer in LAYERS:
-                        kl = float(rng.uniform(0.2, 0.5) if scenario.fallback else rng.uniform(0, 0.15))
+                        kl = float(
+                            rng.uniform(0.2, 0.5) if scenario.fallback else rng.uniform(0, 0.15)
+                        )
                         induce = float(rng.normal(1.5, 1.5))
                         rows.append(
                             {
@@ -455,7 +472,9 @@ def selection(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
                                 "bypass": float(rng.normal(-4, 3)) if layer else np.nan,
                                 "induce": induce if layer else np.nan,
                                 "kl": kl if layer else np.nan,
-                                "accuracy": np.nan if method == "dim" else float(rng.uniform(0.8, 1)),
+                                "accuracy": np.nan
+                                if method == "dim"
+                                else float(rng.uniform(0.8, 1)),
                                 "norm": float(rng.uniform(2, 12)) if method == "dim" else np.nan,
                                 "rank": 1 if method == "dim" else 12,
                                 "reason": _reason(layer, kl, induce),
@@ -463,7 +482,9 @@ def selection(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
                         )
                 frame = pd.DataFrame(rows)
                 frame["passed"] = frame["reason"] == ""
-                allowed = frame[frame["passed"]] if frame["passed"].any() else frame[frame.layer == 1]
+                allowed = (
+                    frame[frame["passed"]] if frame["passed"].any() else frame[frame.layer == 1]
+                )
                 frame["selected"] = frame.index == allowed["bypass"].idxmin()
                 frame["fallback"] = frame["selected"] & ~frame["passed"]
                 frames.append(frame)
@@ -492,7 +513,8 @@ def cosines(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
                                 "index": index,
                                 "cosine": cosine,
                                 "energy_share": energy,
-                                "accuracy": 0.5 + 0.5 * np.exp(-(index - 1) / decay) * rng.uniform(0.9, 1),
+                                "accuracy": 0.5
+                                + 0.5 * np.exp(-(index - 1) / decay) * rng.uniform(0.9, 1),
                             }
                         )
     return pd.DataFrame(rows)
@@ -518,37 +540,76 @@ def angles(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+DIM_CANDIDATE, INLP_CANDIDATE = (-1, 2), (-2, 1)
+LANDINGS = {  # where harmful prompts land along DiM: centre and spread
+    "dim_ablation_source": (0.4, 0.02),
+    "dim_reflection-source": (-0.2, 0.25),
+    "inlp_projection-kfull-source": (0.55, 0.1),
+    "inlp_flipping-kfull-source": (-0.1, 0.25),
+}
+
+
+def _landing_rows(
+    recipe: dict, model: str, candidate: tuple[int, int], centre: float, spread: float, **draws
+) -> list[dict]:
+    """Every prompt of both classes at one candidate; the planes of candidates differ in scale."""
+    rng, n = draws["rng"], draws["n"]
+    scale = 4.0 if candidate == DIM_CANDIDATE else 40.0
+    rows = []
+    for label in ("harmful", "harmless"):
+        for index in range(n):
+            middle = centre if label == "harmful" else 0.0
+            t = middle + spread * rng.normal()
+            rows.append(
+                {
+                    "model": model,
+                    **{key: recipe[key] for key in ("intervention", "operator", "k", "alpha")},
+                    "origin": recipe["origin"],
+                    "position": candidate[0],
+                    "layer": candidate[1],
+                    "id": f"{label}-test-{index:04d}",
+                    "label": label,
+                    "position_along_dim": t,
+                    "nearest": "harmful" if t > 0.5 else "harmless",
+                    "pc1": scale * (t + 0.2 * rng.normal()),
+                    "pc2": scale * 0.5 * rng.normal(),
+                }
+            )
+    return rows
+
+
 def landing(scenario: Scenario = SUPPORTED, n: int = 40) -> pd.DataFrame:
-    """Invented statistics/geometry landing."""
-    rng = np.random.default_rng(scenario.seed + 4)
-    targets = {
-        "none": (1.0, 0.25),
-        "dim_ablation_source": (0.4, 0.0),
-        "inlp_projection-kfull-source": (0.55, 0.1),
-        "inlp_flipping-kfull-source": (-0.1, 0.25),
-    }
+    """Invented statistics/geometry landing; unsteered prompts appear once per candidate."""
+    draws = {"rng": np.random.default_rng(scenario.seed + 4), "n": n}
     recipes = {row["intervention"]: row for row in recipe_list(scenario)}
     rows = []
     for model in scenario.models:
-        for name, (centre, spread) in targets.items():
-            if name not in recipes:
-                continue
-            recipe = {key: recipes[name][key] for key in ("operator", "k", "alpha", "origin")}
-            for label in ("harmful", "harmless"):
-                for index in range(n):
-                    middle = centre if label == "harmful" else 0.0
-                    t = middle + spread * rng.normal()
-                    rows.append(
-                        {"model": model, "intervention": name, "label": label}
-                        | recipe
-                        | {
-                            "id": f"{label}-validation-{index:04d}",
-                            "position_along_dim": t,
-                            "nearest": "harmful" if t > 0.5 else "harmless",
-                            "pc1": 4 * t + rng.normal(),
-                            "pc2": 2 * rng.normal(),
-                        }
-                    )
+        for candidate in (DIM_CANDIDATE, INLP_CANDIDATE):
+            rows += _landing_rows(recipes["none"], model, candidate, 1.0, 0.25, **draws)
+        for name, (centre, spread) in LANDINGS.items():
+            if name in recipes:
+                candidate = DIM_CANDIDATE if name.startswith("dim") else INLP_CANDIDATE
+                rows += _landing_rows(recipes[name], model, candidate, centre, spread, **draws)
+    return pd.DataFrame(rows)
+
+
+def projections(scenario: Scenario = SUPPORTED, n: int = 60) -> pd.DataFrame:
+    """Invented statistics/geometry projections: every label on the positive side (claim D1)."""
+    rng = np.random.default_rng(scenario.seed + 5)
+    centres = {"harmful": 12.0, "harmless": 6.0, "borderline": 8.0}
+    rows = [
+        {
+            "model": model,
+            "id": f"{label}-test-{index:04d}",
+            "label": label,
+            "position": DIM_CANDIDATE[0],
+            "layer": DIM_CANDIDATE[1],
+            "projection": (1 + place) * (centre + 1.5 * rng.normal()),
+        }
+        for place, model in enumerate(scenario.models)
+        for label, centre in centres.items()
+        for index in range(n)
+    ]
     return pd.DataFrame(rows)
 
 

@@ -18,6 +18,7 @@ def main(snakemake: "snakemake") -> None:
         "summary": pd.read_parquet(snakemake.input.summary),
         "agreement": pd.read_parquet(snakemake.input.agreement),
         "landing": read_geometry(snakemake.input.landing),
+        "projections": read_geometry(snakemake.input.projections),
         "cosines": read_geometry(snakemake.input.cosines),
         "selection": read_selection(snakemake.input.selection),
     }

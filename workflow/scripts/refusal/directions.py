@@ -201,8 +201,9 @@ def orthonormal_read(left: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
 
 def is_constant(samples: Tensor) -> bool:
     """Whether all rows of `samples` [n, d] are one point, up to rounding."""
-    spread = (samples - samples[0]).abs().max()
-    return float(spread) <= _ZERO_SHARE * float(samples.abs().max())
+    highest, lowest = samples.amax(0), samples.amin(0)  # no copy of the samples
+    largest = torch.maximum(highest.abs(), lowest.abs()).max()
+    return float((highest - lowest).max()) <= _ZERO_SHARE * float(largest)
 
 
 def random_subspace(width: int, k: int, seed: int) -> Direction:

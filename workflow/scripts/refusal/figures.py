@@ -20,12 +20,16 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import QuadMesh
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Patch, Rectangle
+from matplotlib.patheffects import withStroke
+from matplotlib.ticker import LogLocator, MaxNLocator, MultipleLocator, NullLocator
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 COLUMN_WIDTH = 3.25  # inches: one column of the two-column paper
@@ -51,21 +55,21 @@ DIRECTION_NAMES = {
     "random": "Random",
 }
 MODEL_MARKERS = "osD^vP*X<>"
-DATASET_TITLES = {
-    "harmful": "harmful",
-    "harmless": "harmless",
-    "borderline": "borderline",
-}
+DATASET_COLOURS = {"harmful": VERMILION, "harmless": BLUE, "borderline": ORANGE}
+DATASET_MARKERS = {"harmful": "s", "harmless": "o", "borderline": "^"}
 RECIPE = ("family", "direction", "operator", "scope", "k", "alpha", "strength")
 RECIPE_COLUMNS = (*RECIPE, "origin", "side", "draw")
 CHANCE = 0.5
+HALO = {"path_effects": [withStroke(linewidth=1.6, foreground="white")], "zorder": 6}
+MINUS = "\N{MINUS SIGN}"
+LOG_COST = 3.0  # perplexity ratios beyond this are drawn on a logarithmic axis
 
 
 class NothingToDraw(ValueError):
     """The study did not measure what a figure or table shows; the message says what is missing."""
 
 
-# ------------------------------------------------------------------------------ reading the tables
+# ------------------------------------------------------------------------------- reading the tables
 
 
 def recipes(summary: pd.DataFrame) -> pd.DataFrame:
@@ -106,9 +110,19 @@ def models_of(summary: pd.DataFrame) -> list[str]:
 
 
 def pooled_name(summary: pd.DataFrame) -> str:
-    """The rows that stand for the whole study: "mean" over models, or the only model."""
-    names = set(summary["model"])
-    return "mean" if "mean" in names or not names else models_of(summary)[0]
+    """The rows that stand for the whole study: "mean" over several models, or the only model.
+
+    One model's mean over models is itself without an interval, so its own rows are taken.
+    """
+    models = models_of(summary)
+    several = len(models) > 1 and (summary["model"] == "mean").any()
+    return models[0] if models and not several else "mean"
+
+
+def judge_of(summary: pd.DataFrame) -> str:
+    """The oracle where it could judge, else the published substring rule."""
+    known = summary[(summary["metric"] == "refused") & summary["value"].notna()]
+    return "oracle" if (known["judge"] == "oracle").any() else "substring"
 
 
 def estimates(
@@ -126,7 +140,7 @@ def estimates(
 
 
 def _number(value: float) -> str:
-    return f"{value:g}".replace("-", "\N{MINUS SIGN}")
+    return f"{value:g}".replace("-", MINUS)
 
 
 def _operator_name(recipe: Mapping[str, object]) -> str:
@@ -142,12 +156,11 @@ def _operator_name(recipe: Mapping[str, object]) -> str:
         return "erasure"
     if operator != "project":
         return str(operator)
-    affine = "" if recipe["origin"] == "zero" else "affine "
     if alpha == 1:
-        return affine + ("ablation" if recipe["k"] == "1" and direction == "dim" else "projection")
+        return "ablation" if recipe["k"] == "1" and direction == "dim" else "projection"
     if alpha == 2:
-        return affine + ("reflection" if direction == "dim" else "flipping")
-    return f"{affine}projection, alpha {_number(alpha)}"
+        return "reflection" if direction == "dim" else "flipping"
+    return f"projection, alpha {_number(alpha)}"
 
 
 def label(recipe: Mapping[str, object], scope: bool = True) -> str:
@@ -167,7 +180,7 @@ def label(recipe: Mapping[str, object], scope: bool = True) -> str:
     return ", ".join(parts) + suffix
 
 
-# -------------------------------------------------------------------------- the rows of the main story
+# ----------------------------------------------------------------------- the rows of the main story
 
 
 @dataclass(frozen=True)
@@ -190,6 +203,10 @@ def _project(direction: str, k: str, alpha: float = 1.0, scope: str = "source", 
     }
 
 
+def _any_rank(recipe: dict) -> dict:
+    return {key: value for key, value in recipe.items() if key != "k"}
+
+
 def _add(direction: str, strength: float) -> dict:
     return {"operator": "add", "direction": direction, "k": "1", "strength": strength}
 
@@ -202,7 +219,9 @@ def main_rows(leading: str = "8") -> list[Row]:
     projection, flipping = _project("random", "full"), _project("random", "full", 2.0)
     leading_projection = _project("random", leading)
     leading_flipping = _project("random", leading, 2.0)
-    alterrep = {"operator": "alterrep", "direction": inlp, "side": "harmless", "alpha": 1.0}
+    # These two were run with whichever INLP variant the config names.
+    alterrep = {"operator": "alterrep", "side": "harmless", "alpha": 1.0}
+    affine = {"operator": "project", "origin": "midpoint", "alpha": 1.0, "scope": "source"}
     return [
         Row("NoIntervention", {"operator": "none"}),
         Row("DimAblation", _project("dim", "1", scope="all"), ablation | {"scope": "all"}),
@@ -217,7 +236,7 @@ def main_rows(leading: str = "8") -> list[Row]:
         Row("InlpFlippingLeading", _project(inlp, leading, 2.0), leading_flipping),
         Row("InlpCorrectedProjection", _project(corrected, "full"), projection),
         Row("InlpCorrectedFlipping", _project(corrected, "full", 2.0), flipping),
-        Row("AffineInlp", _project(inlp, "full", origin="midpoint")),
+        Row("AffineInlp", affine | {"k": "full"}),
         Row("AlterrepHarmless", alterrep),
         Row("Leace", {"operator": "erase", "direction": "leace"}),
     ]
@@ -233,7 +252,8 @@ def leading_rank(table: pd.DataFrame, wanted: int = 8) -> str:
 def resolve_rows(summary: pd.DataFrame) -> list[tuple[Row, str, list[str]]]:
     """(row, intervention, its random controls) for every main row that the study ran.
 
-    Among several matches the largest subspace is taken ("full" before any number).
+    Among several matches the largest subspace is taken ("full" before any number). Controls are
+    the single draws, not the rows of their means.
     """
     table = recipes(summary)
     order = {name: (k != "full", -int(k) if k.isdigit() else 0) for name, k in table["k"].items()}
@@ -241,11 +261,12 @@ def resolve_rows(summary: pd.DataFrame) -> list[tuple[Row, str, list[str]]]:
     for row in main_rows(leading_rank(table)):
         names = sorted(find(table, **row.recipe), key=order.__getitem__)
         if names:
-            found.append((row, names[0], find(table, **row.control) if row.control else []))
+            controls = find(table, **row.control) if row.control else []
+            found.append((row, names[0], [c for c in controls if table.loc[c, "draw"] >= 0]))
     return found
 
 
-# ------------------------------------------------------------------------------------- small helpers
+# ------------------------------------------------------------------------------------ small helpers
 
 
 def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
@@ -264,7 +285,7 @@ def _styled(function: Callable[..., Figure]) -> Callable[..., Figure]:
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0.03, hspace=0.03)
+    figure.get_layout_engine().set(w_pad=0.03, h_pad=0.03, wspace=0.03, hspace=0.03)
     return figure
 
 
@@ -284,24 +305,65 @@ def _interval(axes: Axes, low: float, high: float, at: float, colour: str, verti
         axes.plot(xs, ys, color=colour, linewidth=1.1, solid_capstyle="butt", zorder=3)
 
 
-def _model_handles(models: Sequence[str]) -> list[Line2D]:
-    return [
-        Line2D(
-            [],
-            [],
-            marker=MODEL_MARKERS[index % len(MODEL_MARKERS)],
-            linestyle="none",
-            color=GREY,
-            markerfacecolor="white",
-            markersize=3.5,
-            markeredgewidth=0.7,
-            label=model,
-        )
-        for index, model in enumerate(models)
-    ]
+def _share_axis(axis: Axis) -> None:
+    """The one axis of every share: 0 to 1 in quarters."""
+    axis.axes.set(**{f"{axis.axis_name}lim": (-0.04, 1.04)})
+    axis.set_ticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
 
 
-# -------------------------------------------------------------------- (1) refusal per intervention
+def _cost_axis(axis: Axis, values: Sequence[float]) -> None:
+    """Multiples of the unsteered perplexity: linear, or logarithmic when they span much."""
+    if np.nanmax(values, initial=1.0) > LOG_COST:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(lambda value, _: f"{value:g}")
+    else:
+        axis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+
+
+def _scale_ticks(axes: Axes, most: float) -> None:
+    """A logarithmic x axis of steps, labelled with round numbers."""
+    axes.set_xscale("log")
+    axes.set_xticks([tick for tick in (1, 2, 5, 10, 20, 50, 100) if tick <= max(most, 2)])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
+def _open_marker(marker: str, colour: str = GREY) -> dict:
+    return {
+        "marker": marker,
+        "linestyle": "none",
+        "color": colour,
+        "markerfacecolor": "white",
+        "markersize": 3,
+        "markeredgewidth": 0.7,
+    }
+
+
+def _estimate_handles(models: Sequence[str], what: str = "") -> list[Line2D]:
+    """Legend of the pooled dot with its interval, and of the open markers of several models."""
+    name = f"mean over models{what}" if len(models) > 1 else f"{models[0]}{what}"
+    pooled = Line2D([], [], color=BLACK, marker="o", markersize=4.5, linewidth=1.1, label=name)
+    single = zip(MODEL_MARKERS * 3, models, strict=False) if len(models) > 1 else ()
+    return [pooled, *(Line2D([], [], **_open_marker(marker), label=m) for marker, m in single)]
+
+
+def _legend(figure: Figure, handles: Sequence, columns: int = 7, length: float = 1.4) -> None:
+    place = {"loc": "outside upper center", "ncols": min(len(handles), columns)}
+    spacing = {"columnspacing": 1.2, "handletextpad": 0.5, "handlelength": length}
+    figure.legend(handles=handles, **place, **spacing)
+
+
+# --------------------------------------------------------------------- (1) refusal per intervention
+
+
+def _model_points(axes: Axes, values: Mapping[str, float], y: float) -> None:
+    """Open markers of the single models around one line; nothing for one model alone."""
+    if len(values) > 1:
+        offsets = np.linspace(-0.3, 0.3, len(values))
+        for marker, value, offset in zip(MODEL_MARKERS * 3, values.values(), offsets, strict=False):
+            axes.plot(value, y + offset, **_open_marker(marker), zorder=2)
 
 
 def _dots(axes: Axes, summary: pd.DataFrame, rows: list, dataset: str, judge: str) -> None:
@@ -313,58 +375,73 @@ def _dots(axes: Axes, summary: pd.DataFrame, rows: list, dataset: str, judge: st
         band = pooled["value"].reindex(controls).dropna()
         if len(band):
             low, high = band.min() - 0.004, band.max() + 0.004
-            axes.add_patch(Rectangle((low, y - 0.38), high - low, 0.76, color=BAND, zorder=1))
-        colour = DIRECTION_COLOURS.get(table.loc[name, "direction"], PURPLE)
-        offsets = np.linspace(-0.27, 0.27, len(models)) if len(models) > 1 else [0.27]
-        for marker, model, offset in zip(MODEL_MARKERS * 3, models, offsets, strict=False):
-            value = single[model].get(name, np.nan)
-            style = {"markersize": 2.6, "markeredgewidth": 0.6, "zorder": 2}
-            axes.plot(value, y + offset, marker, color=GREY, markerfacecolor="white", **style)
+            axes.add_patch(Rectangle((low, y - 0.4), high - low, 0.8, color=BAND, zorder=1))
+        _model_points(axes, {m: single[m].get(name, np.nan) for m in models}, y)
         if name in pooled.index:
             value, low, high = pooled.loc[name, ["value", "low", "high"]]
+            colour = DIRECTION_COLOURS.get(table.loc[name, "direction"], PURPLE)
             _interval(axes, low, high, y, colour)
             axes.plot(value, y, "o", color=colour, markersize=4.5, zorder=4)
 
 
 @_styled
-def refusal_by_intervention(summary: pd.DataFrame, judge: str = "substring") -> Figure:
+def refusal_by_intervention(summary: pd.DataFrame, judge: str | None = None) -> Figure:
     """Share of harmful, harmless and borderline prompts refused under each main intervention.
 
-    Dots: mean over models with its interval; open markers: models; grey bars: range over the
-    draws of the random control of the same operator and rank.
+    Dots: mean over models (or the only model) with its interval; open markers: models; grey bars:
+    range over the draws of the random control of the same operator and rank.
     """
+    judge = judge or judge_of(summary)
     rows = resolve_rows(summary[summary["metric"] == "refused"])
     _require(bool(rows), "No refusal rates of the main interventions were measured.")
-    table, datasets = recipes(summary), list(DATASET_TITLES)
-    figure = _figure(TEXT_WIDTH, 0.75 + 0.23 * len(rows))
+    table, datasets = recipes(summary), list(DATASET_COLOURS)
+    figure = _figure(TEXT_WIDTH, 0.75 + 0.24 * len(rows))
     panels = figure.subplots(1, len(datasets), sharey=True)
     for axes, dataset in zip(panels, datasets, strict=True):
         _dots(axes, summary, rows, dataset, judge)
-        axes.set(xlim=(-0.03, 1.03), xlabel="share refused", title=DATASET_TITLES[dataset])
-        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", ".25", ".5", ".75", "1"])
+        axes.set(xlabel=f"share refused ({judge})", title=dataset)
+        _share_axis(axes.xaxis)
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
     panels[0].set_ylim(len(rows) - 0.4, -0.6)
-    panels[0].set_yticks(range(len(rows)), [label(table.loc[name]) for _, name, _ in rows])
-    handles = _model_handles(models_of(summary))
-    handles.append(Rectangle((0, 0), 1, 1, color=BAND, label="random control"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 7))
+    names = [label(table.loc[n], table.loc[n, "scope"] != "source") for _, n, _ in rows]
+    panels[0].set_yticks(range(len(rows)), names)
+    handles = _estimate_handles(models_of(summary), " with interval")
+    if any(controls for _, _, controls in rows):
+        handles.append(Rectangle((0, 0), 1, 1, color=BAND, label="random control, range of draws"))
+    _legend(figure, handles)
     return figure
 
 
-# ------------------------------------------------------------------------------------- (2) k-sweep
+# -------------------------------------------------------------------------------------- (2) k-sweep
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """One line of a sweep: its intervention per x value, how it looks and what it is called."""
+    """One line of a sweep: its interventions per x value, how it looks and what it is called."""
 
     name: str
-    points: dict[str, list[str]]
+    points: dict
     colour: str
     dashes: str = "-"
     marker: str = "o"
+    filled: bool = True
+    control: bool = False
+
+    @property
+    def style(self) -> dict:
+        return {
+            "color": self.colour,
+            "linestyle": self.dashes,
+            "marker": self.marker,
+            "markersize": 3.5,
+            "markerfacecolor": self.colour if self.filled else "white",
+            "markeredgewidth": 0.8,
+        }
+
+    def handle(self) -> Line2D:
+        return Line2D([], [], **self.style, label=self.name)
 
 
 def _k_order(k: str) -> float:
@@ -373,36 +450,29 @@ def _k_order(k: str) -> float:
 
 def _k_lines(table: pd.DataFrame) -> list[Sweep]:
     """Projection and flipping against k for each direction, at the source layer."""
-    looks = {
-        ("inlp_faithful", 1.0): ("INLP projection", BLUE, "-", "o"),
-        ("inlp_faithful", 2.0): ("INLP flipping", VERMILION, "-", "s"),
-        ("inlp_corrected", 1.0): ("corrected projection", BLUE, ":", "o"),
-        ("inlp_corrected", 2.0): ("corrected flipping", VERMILION, ":", "s"),
-        ("random", 1.0): ("random projection", GREY, "-", "o"),
-        ("random", 2.0): ("random flipping", GREY, "--", "s"),
-    }
     lines = []
-    for (direction, alpha), (name, colour, dashes, marker) in looks.items():
-        rows = table[
-            (table["operator"] == "project")
-            & (table["direction"] == direction)
-            & (table["alpha"] == alpha)
-            & (table["scope"] == "source")
-            & (table["origin"] == "zero")
-        ]
-        ks = sorted(set(rows["k"]), key=_k_order)
-        points = {k: list(rows.index[rows["k"] == k]) for k in ks}
-        if points:
-            lines.append(Sweep(name, points, colour, dashes, marker))
+    for direction, projection, flipping, filled in (
+        ("inlp_faithful", "o", "s", True),
+        ("inlp_corrected", "o", "s", False),
+        ("random", "^", "v", True),
+    ):
+        for alpha, name, marker in ((1.0, "projection", projection), (2.0, "flipping", flipping)):
+            rows = table.loc[find(table, **_any_rank(_project(direction, "", alpha)))]
+            ks = sorted(set(rows["k"]), key=_k_order)
+            if ks:
+                points = {k: list(rows.index[rows["k"] == k]) for k in ks}
+                look = (DIRECTION_COLOURS[direction], "-" if alpha == 1 else "--", marker, filled)
+                title = f"{DIRECTION_NAMES[direction]} {name}"
+                lines.append(Sweep(title, points, *look, control=direction == "random"))
     return lines
 
 
 def _series(values: pd.DataFrame, line: Sweep) -> pd.DataFrame:
-    """Estimate per x value of a line; several draws give their mean and their range."""
+    """Estimate per x value of a line; the draws of a control give their mean and their range."""
     rows = {}
     for x, names in line.points.items():
         chosen = values.reindex(names).dropna(subset="value")
-        if len(chosen) > 1 and line.colour == GREY:
+        if line.control and len(chosen) > 1:
             spread = chosen["value"]
             rows[x] = (spread.mean(), spread.min(), spread.max())
         elif len(chosen):
@@ -412,46 +482,15 @@ def _series(values: pd.DataFrame, line: Sweep) -> pd.DataFrame:
 
 
 def _sweep_panel(axes: Axes, values: pd.DataFrame, lines: list[Sweep], place: dict) -> None:
-    for offset, line in zip(np.linspace(-0.12, 0.12, len(lines)), lines, strict=True):
+    """Every line with its intervals; lines are shifted sideways so that bars do not overlap."""
+    for offset, line in zip(np.linspace(-0.2, 0.2, len(lines)), lines, strict=True):
         series = _series(values, line)
         if series.empty:
             continue
         xs = np.array([place[x] for x in series.index]) + offset * place["step"]
-        style = {"color": line.colour, "linestyle": line.dashes, "marker": line.marker}
-        axes.plot(xs, series["value"], markersize=3, **style)
+        axes.plot(xs, series["value"], **line.style, zorder=4)
         for x, (_, low, high) in zip(xs, series.to_numpy(), strict=True):
             _interval(axes, low, high, x, line.colour, vertical=True)
-
-
-def _reference(axes: Axes, value: float, name: str, right: float) -> None:
-    """A dashed horizontal line with its name above its right end."""
-    if np.isfinite(value):
-        axes.axhline(value, color=BLACK, linewidth=0.7, linestyle=(0, (4, 3)), zorder=1)
-        axes.annotate(
-            name,
-            (right, value),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 1.5),
-            textcoords="offset points",
-            ha="right" if right == 1 else "left",
-            fontsize=6.5,
-        )
-
-
-def _trade_off(axes: Axes, refusal: pd.DataFrame, cost: pd.DataFrame, lines: list[Sweep]) -> None:
-    for line in lines:
-        xs, ys = _series(cost, line)["value"], _series(refusal, line)["value"]
-        shared = [k for k in xs.index if k in ys.index]
-        style = {"color": line.colour, "linestyle": line.dashes, "marker": line.marker}
-        axes.plot(xs[shared], ys[shared], markersize=3, **style)
-        if line.dashes == "-" and line.colour != GREY:
-            for k in shared:
-                position = {"xytext": (3, 2), "textcoords": "offset points"}
-                text = {"fontsize": 6, "color": line.colour}
-                axes.annotate(k, (xs[k], ys[k]), **position, **text)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("{x:g}")
 
 
 def _pick(values: pd.DataFrame, table: pd.DataFrame, recipe: dict) -> float:
@@ -459,52 +498,127 @@ def _pick(values: pd.DataFrame, table: pd.DataFrame, recipe: dict) -> float:
     return float(values.loc[names[0], "value"]) if names else np.nan
 
 
+def _reference(axes: Axes, value: float, style: dict) -> None:
+    if np.isfinite(value):
+        axes.axhline(value, **{k: style[k] for k in ("color", "linestyle", "linewidth")}, zorder=1)
+
+
+REFERENCES = {
+    "DiM ablation (all)": {
+        "color": BLUE,
+        "linestyle": (0, (5, 2, 1, 2)),
+        "linewidth": 1.0,
+        "marker": "*",
+        "markersize": 6,
+    },
+    "No intervention": {
+        "color": BLACK,
+        "linestyle": ":",
+        "linewidth": 1.0,
+        "marker": "P",
+        "markersize": 4,
+    },
+}
+
+
+def _fractions(axes: Axes, points: np.ndarray) -> np.ndarray:
+    """Places of data points in fractions of the panel, which the layout engine does not change."""
+    return axes.transAxes.inverted().transform(axes.transData.transform(points))
+
+
+def _label_ranks(axes: Axes, line: Sweep, path: pd.DataFrame, taken: list) -> None:
+    """Write the smallest, the full and a middle rank beside their points, where there is room.
+
+    The curves fall to the right: flipping is labelled below its points, projection above.
+    """
+    side = -1 if line.marker == "s" else 1
+    for k in [k for k in ("1", "full", "8") if k in path.index]:
+        here = _fractions(axes, path.loc[[k]].to_numpy())[0]
+        place = here + side * np.array([0.05, 0.055])
+        if all(np.hypot(*(place - other)) > 0.065 for other in taken):
+            taken.append(place)
+            text = {"fontsize": 7, "color": line.colour, "va": "center"}
+            text["ha"] = "left" if side > 0 else "right"
+            place = here + side * np.array([0.02, 0.055])
+            axes.text(*place, k, transform=axes.transAxes, **text, **HALO)
+
+
+def _trade_off(axes: Axes, refusal: pd.DataFrame, cost: pd.DataFrame, lines: list[Sweep]) -> None:
+    """Refusal against cost along k; ranks are written beside the lines of the published INLP."""
+    paths = []
+    for line in lines:
+        path = pd.concat([_series(cost, line)["value"], _series(refusal, line)["value"]], axis=1)
+        path = path.dropna().set_axis(["cost", "refusal"], axis=1)
+        paths.append(path)
+        axes.plot(path["cost"], path["refusal"], **line.style, zorder=3)
+    _cost_axis(axes.xaxis, pd.concat(paths)["cost"].to_numpy())
+    _share_axis(axes.yaxis)
+    axes.margins(x=0.1)
+    taken = list(_fractions(axes, pd.concat(paths).to_numpy()))
+    for line, path in zip(lines, paths, strict=True):
+        if line.filled and not line.control:
+            _label_ranks(axes, line, path, taken)
+
+
 @_styled
-def k_sweep(summary: pd.DataFrame, judge: str = "substring", corpus: str = "text") -> Figure:
+def k_sweep(summary: pd.DataFrame, judge: str | None = None, corpus: str = "text") -> Figure:
     """Suppression and perplexity against the number of directions, and against each other.
 
     (a) harmful prompts refused, (b) perplexity as a multiple of the unsteered model's, (c) one
     against the other along k. Bars: intervals of the mean over models; range over draws for random.
     """
-    table, model = recipes(summary), pooled_name(summary)
+    table, model, judge = recipes(summary), pooled_name(summary), judge or judge_of(summary)
     refusal = estimates(summary, "refused", "harmful", judge, model)
     cost = estimates(summary, "perplexity_ratio", corpus, "model", model)
     lines = [line for line in _k_lines(table) if not _series(refusal, line).empty]
-    swept = [line for line in lines if line.colour != GREY and len(line.points) > 1]
+    swept = [line for line in lines if not line.control and len(line.points) > 1]
     _require(bool(swept), "The study did not vary the number of INLP directions.")
     ks = sorted({k for line in lines for k in line.points}, key=_k_order)
     place = {k: index for index, k in enumerate(ks)} | {"step": 1.0}
-    figure = _figure(TEXT_WIDTH, 2.35)
+    figure = _figure(TEXT_WIDTH, 2.5)
     left, middle, right = figure.subplots(1, 3)
     _sweep_panel(left, refusal, lines, place)
     _sweep_panel(middle, cost, lines, place)
     _trade_off(right, refusal, cost, lines)
+    _share_axis(left.yaxis)
+    _cost_axis(middle.yaxis, cost["value"].reindex(_members(lines)).to_numpy())
     for axes in (left, middle):
         axes.set_xticks(range(len(ks)), ks)
-        axes.set_xlabel("number of directions k")
-    ablation = _project("dim", "1", scope="all")
-    for axes in (left, right):
-        axes.set_ylim(-0.04, 1.08)
-        _reference(axes, _pick(refusal, table, ablation), "DiM ablation", 1)
-    _reference(middle, _pick(cost, table, ablation), "DiM ablation", 0)
-    left.set_ylabel("harmful refused")
-    middle.set_ylabel("perplexity / unsteered")
-    right.set(xlabel="perplexity / unsteered", ylabel="harmful refused")
-    for axes, letter, title in zip((left, middle, right), "abc", ("suppression", "cost", "trade-off"), strict=True):
-        _panel_letter(axes, letter, title)
-    handles = [
-        Line2D([], [], color=s.colour, linestyle=s.dashes, marker=s.marker, markersize=3, label=s.name)
-        for s in lines
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=6, columnspacing=1.0)
+        axes.set_xlabel("number of directions $k$")
+    recipe = (_project("dim", "1", scope="all"), {"operator": "none"})
+    for wanted, style in zip(recipe, REFERENCES.values(), strict=True):
+        x, y = _pick(cost, table, wanted), _pick(refusal, table, wanted)
+        _reference(left, y, style)
+        _reference(middle, x, style)
+        right.plot(x, y, **style | {"linestyle": "none"}, zorder=5)
+    _name_k_panels((left, middle, right), judge)
+    handles = [line.handle() for line in lines]
+    handles += [Line2D([], [], **style, label=name) for name, style in REFERENCES.items()]
+    _legend(figure, handles, columns=(len(handles) + 1) // 2, length=2.6)
     return figure
 
 
-# --------------------------------------------------------------------------------- (3) alpha sweep
+def _members(lines: Sequence[Sweep]) -> list[str]:
+    return [name for line in lines for names in line.points.values() for name in names]
+
+
+def _name_k_panels(panels: Sequence[Axes], judge: str) -> None:
+    share, cost = f"harmful refused ({judge})", "perplexity / unsteered"
+    panels[0].set_ylabel(share)
+    panels[1].set_ylabel(cost)
+    panels[2].set(xlabel=cost, ylabel=share)
+    for axes, letter, title in zip(panels, "abc", ("refusal", "cost", "trade-off"), strict=True):
+        _panel_letter(axes, letter, title)
+
+
+# ---------------------------------------------------------------------------------- (3) alpha sweep
 
 
 def _alpha_lines(table: pd.DataFrame, minimum: int = 3) -> list[Sweep]:
-    """Every direction and rank that was run at `minimum` or more values of alpha, at the source."""
+    """Every direction and rank that was run at `minimum` or more values of alpha, at the source.
+
+    alpha = 0 is the unsteered model by definition, so its point is added to every line.
+    """
     rows = table[
         (table["operator"] == "project")
         & (table["scope"] == "source")
@@ -512,48 +626,60 @@ def _alpha_lines(table: pd.DataFrame, minimum: int = 3) -> list[Sweep]:
         & (table["direction"] != "random")
     ]
     markers, lines = iter("osD^vP*X" * 9), []
+    unsteered = find(table, operator="none")
     for (direction, k), group in rows.groupby(["direction", "k"], sort=False):
         points = {alpha: list(g.index) for alpha, g in group.groupby("alpha")}
         if len(points) >= minimum:
             name = DIRECTION_NAMES.get(direction, direction)
             name += "" if direction in ("dim", "leace") else f", {k if k == 'full' else f'k = {k}'}"
-            dashes = "-" if k in ("full", "1") else "--"
-            colour = DIRECTION_COLOURS.get(direction, PURPLE)
-            lines.append(Sweep(name, points, colour, dashes, next(markers)))
+            points = {0.0: unsteered} | points if unsteered else points
+            look = (DIRECTION_COLOURS.get(direction, PURPLE), "-" if direction == "dim" else "--")
+            lines.append(Sweep(name, points, *look, next(markers), direction != "inlp_corrected"))
     return lines
 
 
+def _unsteered_ratio(cost: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The cost of the unsteered model is 1 by definition, also where the table leaves it out."""
+    names = [name for name in find(table, operator="none") if name not in cost.index]
+    ones = pd.DataFrame({"value": 1.0, "low": np.nan, "high": np.nan}, index=names)
+    return pd.concat([cost, ones]) if names else cost
+
+
 @_styled
-def alpha_sweep(summary: pd.DataFrame, judge: str = "substring", corpus: str = "text") -> Figure:
+def alpha_sweep(summary: pd.DataFrame, judge: str | None = None, corpus: str = "text") -> Figure:
     """Refusal and perplexity against alpha: 0 leaves the model alone, 1 removes, 2 reflects."""
-    table, model = recipes(summary), pooled_name(summary)
+    table, model, judge = recipes(summary), pooled_name(summary), judge or judge_of(summary)
     lines = _alpha_lines(table)
     _require(bool(lines), "The study did not vary alpha at the source layer.")
     alphas = sorted({alpha for line in lines for alpha in line.points})
-    place = {alpha: alpha for alpha in alphas} | {"step": min(np.diff(alphas)) * 0.5}
+    place = {alpha: alpha for alpha in alphas} | {"step": min(np.diff(alphas)) * 0.4}
+    cost = estimates(summary, "perplexity_ratio", corpus, "model", model)
     panels = (
-        ("harmful refused", estimates(summary, "refused", "harmful", judge, model)),
-        ("harmless refused", estimates(summary, "refused", "harmless", judge, model)),
-        ("perplexity / unsteered", estimates(summary, "perplexity_ratio", corpus, "model", model)),
+        ("harmful", f"share refused ({judge})"),
+        ("harmless", f"share refused ({judge})"),
+        ("cost", "perplexity / unsteered"),
     )
     figure = _figure(TEXT_WIDTH, 2.2)
-    for axes, letter, (name, values) in zip(figure.subplots(1, 3), "abc", panels, strict=True):
-        _sweep_panel(axes, values, lines, place)
-        axes.set_xlabel(r"$\alpha$")
+    for axes, letter, (name, axis) in zip(figure.subplots(1, 3), "abc", panels, strict=True):
+        if name == "cost":
+            _sweep_panel(axes, _unsteered_ratio(cost, table), lines, place)
+            _cost_axis(axes.yaxis, cost["value"].reindex(_members(lines)).to_numpy())
+        else:
+            _sweep_panel(axes, estimates(summary, "refused", name, judge, model), lines, place)
+            _share_axis(axes.yaxis)
+        axes.set(xlabel=r"$\alpha$", ylabel=axis)
+        axes.xaxis.set_major_locator(MultipleLocator(1.0))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.grid(axis="x")
         _panel_letter(axes, letter, name)
-        if "refused" in name:
-            axes.set_ylim(-0.04, 1.04)
-        for alpha in (1, 2):
-            axes.axvline(alpha, color=BAND, linewidth=0.7, zorder=0)
-    handles = [
-        Line2D([], [], color=s.colour, linestyle=s.dashes, marker=s.marker, markersize=3, label=s.name)
-        for s in lines
-    ]
-    figure.legend(handles=handles, loc="outside upper center", ncols=min(len(handles), 5))
+    _legend(figure, [line.handle() for line in lines], columns=5, length=2.4)
     return figure
 
 
-# --------------------------------------------------------------------------------- (4) landing picture
+# ------------------------------------------------------------------------------ (4) landing picture
+
+CLASS_COLOURS = {"harmless": "#3C97D3", "harmful": "#F3B994"}  # pale, so that what moved stands out
+MOVED = "#661155"
 
 
 @dataclass(frozen=True)
@@ -562,77 +688,134 @@ class Landing:
 
     name: str
     intervention: str
-    colour: str
 
 
 def landing_rows(landing: pd.DataFrame, summary: pd.DataFrame) -> list[Landing]:
-    """Interventions to show: none, DiM ablation, INLP projection, INLP flipping (largest rank)."""
+    """Transformations to show: DiM ablation and reflection, INLP projection and flipping (full)."""
     table = recipes(summary)
     table = table[table.index.isin(set(landing["intervention"]))]
-    inlp = {"operator": "project", "direction": "inlp_faithful", "origin": "zero"}
-    dim = {"operator": "project", "direction": "dim", "origin": "zero", "alpha": 1.0}
+    inlp, dim = _any_rank(_project("inlp_faithful", "")), _project("dim", "1")
     wanted = (
-        ("unsteered", {"operator": "none"}, BLACK),
-        ("DiM ablation", dim, BLUE),
-        ("INLP projection", inlp | {"alpha": 1.0}, GREEN),
-        ("INLP flipping", inlp | {"alpha": 2.0}, VERMILION),
+        ("DiM ablation", dim | {"alpha": 1.0}),
+        ("DiM reflection", dim | {"alpha": 2.0}),
+        ("INLP projection", inlp | {"alpha": 1.0}),
+        ("INLP flipping", inlp | {"alpha": 2.0}),
     )
     rows = []
-    for name, recipe, colour in wanted:
-        # The local form is the one whose landing place is a single application of the operator.
-        names = sorted(
-            find(table, **recipe),
-            key=lambda n: (table.loc[n, "scope"] != "source", -_k_order(table.loc[n, "k"] or "0")),
-        )
+    for name, recipe in wanted:
+        # At the source layer the landing place is a single application of the operator.
+        names = sorted(find(table, **recipe), key=lambda n: -_k_order(table.loc[n, "k"] or "0"))
         if names:
-            rows.append(Landing(name, names[0], colour))
+            rows.append(Landing(name, names[0]))
     return rows
 
 
-def _centroid(axes: Axes, points: pd.DataFrame, marker: str, colour: str) -> None:
-    x, y = points["pc1"].mean(), points["pc2"].mean()
-    style = {"markeredgecolor": "white", "markeredgewidth": 0.8, "zorder": 5}
-    axes.plot(x, y, marker, color=colour, markersize=7, **style)
+@dataclass(frozen=True)
+class Landed:
+    """The prompts of one transformation and model, with both unsteered classes, in one plane."""
+
+    candidate: tuple[int, int]
+    harmless: pd.DataFrame
+    harmful: pd.DataFrame
+    moved: pd.DataFrame
 
 
-def _scatter(axes: Axes, frame: pd.DataFrame, row: Landing) -> None:
-    """PCA picture of one transformation: both unsteered classes and the transformed harmful."""
-    plain = frame[frame["operator"].fillna("none") == "none"]
+def landed(landing: pd.DataFrame, model: str, row: Landing) -> Landed | None:
+    """The transformed harmful prompts and the unsteered ones at the SAME (position, layer).
+
+    Every candidate has its own principal plane and its own t, and the unsteered prompts appear
+    once per candidate. None where the model was not measured.
+    """
+    frame = landing[landing["model"] == model]
     moved = frame[(frame["intervention"] == row.intervention) & (frame["label"] == "harmful")]
-    harmless = plain[plain["label"] == "harmless"]
-    harmful = plain[plain["label"] == "harmful"]
-    dots = {"s": 3, "linewidths": 0, "rasterized": False}
-    axes.scatter(harmless["pc1"], harmless["pc2"], color=SKY, **dots)
-    axes.scatter(harmful["pc1"], harmful["pc2"], color="#c9a0a0", **dots)
-    if row.name != "unsteered":
-        axes.scatter(moved["pc1"], moved["pc2"], color=row.colour, **dots)
-        _centroid(axes, moved, "D", row.colour)
-    _centroid(axes, harmless, "o", "#2a6f97")
-    _centroid(axes, harmful, "s", "#7f3b3b")
-    axes.set_title(row.name, color=row.colour)
-    axes.set(xticks=[], yticks=[], xlabel="PC 1")
+    if moved.empty:
+        return None
+    position, layer = moved["position"].iloc[0], moved["layer"].iloc[0]
+    here = frame[(frame["position"] == position) & (frame["layer"] == layer)]
+    plain = here[here["operator"].fillna("none") == "none"]
+    classes = [plain[plain["label"] == name] for name in ("harmless", "harmful")]
+    return Landed((int(position), int(layer)), *classes, moved)
+
+
+def _centroid(axes: Axes, points: pd.DataFrame, marker: str, colour: str) -> None:
+    style = {"markeredgecolor": BLACK, "markeredgewidth": 0.8, "markersize": 6, "zorder": 5}
+    axes.plot(points["pc1"].mean(), points["pc2"].mean(), marker, color=colour, **style)
+
+
+def _scatter(axes: Axes, places: Landed | None, title: str) -> None:
+    """PCA picture of one transformation: both unsteered classes and the transformed harmful."""
+    axes.set_title(title)
+    axes.set(xticks=[], yticks=[])
+    if places is None:
+        return
+    groups = (
+        (places.harmless, CLASS_COLOURS["harmless"], "o"),
+        (places.harmful, CLASS_COLOURS["harmful"], "s"),
+        (places.moved, MOVED, "D"),
+    )
+    for points, colour, marker in groups:
+        dots = {"s": 3, "linewidths": 0, "marker": marker}
+        axes.scatter(points["pc1"], points["pc2"], color=colour, **dots)
+    for points, colour, marker in groups:
+        _centroid(axes, points, marker, colour)
+    position, layer = places.candidate
+    axes.set_xlabel(f"PC 1 (position {_number(position)}, layer {layer})")
     axes.margins(0.06)
 
 
-def _ridges(axes: Axes, frame: pd.DataFrame, rows: list[Landing], edges: np.ndarray) -> None:
-    """Histogram of the signed position of harmful prompts per transformation, each to its peak."""
-    plain = rows[0].intervention if rows[0].name == "unsteered" else None
-    groups = [(f"{row.name}, harmful", row.intervention, "harmful", row.colour) for row in rows]
-    if plain is not None:
-        groups.insert(0, ("unsteered, harmless", plain, "harmless", SKY))
-    for level, (_, intervention, name, colour) in enumerate(groups):
-        part = frame[(frame["intervention"] == intervention) & (frame["label"] == name)]
-        t = part["position_along_dim"].to_numpy(float)
-        t = np.clip(t[np.isfinite(t)], edges[0], edges[-1])
-        if len(t):
-            counts = np.histogram(t, edges)[0]
-            axes.stairs(-level + 0.8 * counts / counts.max(), edges, baseline=-level, fill=True, color=colour, alpha=0.75)
-            axes.plot([np.median(t)] * 2, [-level, -level + 0.85], color=BLACK, linewidth=0.8)
-    axes.set_yticks([-level for level in range(len(groups))], [group[0] for group in groups])
+def _ridge(axes: Axes, places: Landed, base: float, edges: np.ndarray) -> None:
+    """One line of histograms of t, each to its peak: both unsteered classes and the moved one."""
+    for points, colour, fill in (
+        (places.harmless, CLASS_COLOURS["harmless"], False),
+        (places.harmful, CLASS_COLOURS["harmful"], False),
+        (places.moved, MOVED, True),
+    ):
+        t = points["position_along_dim"].to_numpy(float)
+        counts = np.histogram(np.clip(t[np.isfinite(t)], edges[0], edges[-1]), edges)[0]
+        inside = np.flatnonzero(counts)
+        if len(inside):
+            first, last = inside[0], inside[-1] + 1
+            heights = base + 0.8 * counts[first:last] / counts.max()
+            look = {"fill": fill, "color": colour, "alpha": 0.75 if fill else 1.0, "linewidth": 1.0}
+            axes.stairs(heights, edges[first : last + 1], baseline=base, **look)
+        if len(inside) and fill:
+            style = {"color": BLACK, "linewidth": 1.0, "zorder": 4}
+            axes.plot([np.nanmedian(t)] * 2, [base, base + 0.85], **style)
+
+
+def _ridges(
+    axes: Axes, landing: pd.DataFrame, model: str, rows: list[Landing], edges: np.ndarray
+) -> None:
+    for level, row in enumerate(rows):
+        places = landed(landing, model, row)
+        if places is not None:
+            _ridge(axes, places, -level, edges)
+    axes.set_yticks([0.3 - level for level in range(len(rows))], [row.name for row in rows])
     axes.tick_params(axis="y", length=0)
     for centre in (0, 1):
         axes.axvline(centre, color=GREY, linewidth=0.6, linestyle=(0, (4, 3)), zorder=0)
-    axes.set(xlim=(edges[0], edges[-1]), xlabel="$t$")
+    axes.set(xlim=(edges[0], edges[-1]), ylim=(0.1 - len(rows) + 0.8, 0.95), title=model)
+    axes.set_xlabel("position $t$ along DiM")
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+
+
+def _landing_edges(landing: pd.DataFrame, rows: list[Landing]) -> np.ndarray:
+    """Bins of t for what is shown; the farthest 0.1 % on either side fall into the outer bins."""
+    shown = landing["intervention"].isin([row.intervention for row in rows])
+    shown |= landing["operator"].fillna("none") == "none"
+    t = landing.loc[shown & landing["label"].isin(CLASS_COLOURS), "position_along_dim"]
+    low, high = np.nanquantile(t.to_numpy(float), [0.001, 0.999])
+    bins = 60 if landing["model"].nunique() == 1 else 36
+    return np.linspace(min(low, -0.4) - 0.1, max(high, 1.4) + 0.1, bins + 1)
+
+
+def _landing_handles() -> list[Line2D]:
+    style = {"linestyle": "none", "markeredgecolor": BLACK, "markersize": 5}
+    return [
+        Line2D([], [], marker="o", color=CLASS_COLOURS["harmless"], label="harmless", **style),
+        Line2D([], [], marker="s", color=CLASS_COLOURS["harmful"], label="harmful", **style),
+        Line2D([], [], marker="D", color=MOVED, label="harmful, transformed", **style),
+    ]
 
 
 @_styled
@@ -641,30 +824,42 @@ def landing_picture(
 ) -> Figure:
     """Where transformed activations of harmful prompts land.
 
-    Top: the first two principal components of one model. Bottom: signed position t along DiM (0:
-    harmless mean, 1: harmful mean) for up to `most` models; black ticks are medians.
+    Top: the first two principal components of one model at the transformation's own layer and
+    position; large markers are centroids. Bottom: signed position t along DiM (0: harmless mean,
+    1: harmful mean) for up to `most` models; black ticks are medians.
     """
     rows = landing_rows(landing, summary) if len(landing) else []
-    _require(len(rows) > 1, "The landing places of transformed activations were not measured.")
+    _require(bool(rows), "The landing places of transformed activations were not measured.")
     models = list(landing["model"].unique())[:most]
     model = model or models[0]
-    figure = _figure(TEXT_WIDTH, 3.7)
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.05))
-    panels = np.atleast_1d(top.subplots(1, len(rows), sharex=True, sharey=True))
-    for axes, row in zip(panels, rows, strict=True):
-        _scatter(axes, landing[landing["model"] == model], row)
+    figure = _figure(TEXT_WIDTH, 2.4 + 0.42 * len(rows))
+    top, bottom = figure.subfigures(2, 1, height_ratios=(2.1, 0.6 + 0.42 * len(rows)))
+    shown = [landed(landing, model, row) for row in rows]
+    one_plane = len({places.candidate for places in shown if places}) == 1
+    panels = np.atleast_1d(top.subplots(1, len(rows), sharex=one_plane, sharey=one_plane))
+    for axes, places, row in zip(panels, shown, rows, strict=True):
+        _scatter(axes, places, row.name)
     panels[0].set_ylabel(f"PC 2 ({model})")
-    t = landing["position_along_dim"].to_numpy(float)
-    low, high = np.nanquantile(t, [0.005, 0.995])
-    edges = np.linspace(min(low, 0) - 0.1, max(high, 1) + 0.1, 49)
+    edges = _landing_edges(landing, rows)
     ridges = np.atleast_1d(bottom.subplots(1, len(models), sharey=True))
     for axes, name in zip(ridges, models, strict=True):
-        _ridges(axes, landing[landing["model"] == name], rows, edges)
-        axes.set_title(name)
+        _ridges(axes, landing, name, rows, edges)
+    _legend(figure, _landing_handles())
     return figure
 
 
-# -------------------------------------------------------------------------- (5) accuracy per INLP step
+# ----------------------------------------------------------------------- (5) accuracy per INLP step
+
+MODEL_LINES = tuple(
+    {"color": colour, "linestyle": dashes}
+    for dashes, colour in zip(
+        ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1))) * 2,
+        (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, BLUE, VERMILION, GREEN),
+        strict=True,
+    )
+)
+OTHER_CANDIDATES = {"color": "0.8", "linewidth": 0.6}
+CHANCE_LINE = {"color": BLACK, "linewidth": 0.7, "linestyle": (0, (1, 2))}
 
 
 def _selected_candidates(selection: pd.DataFrame | None) -> dict[tuple[str, str], tuple[int, int]]:
@@ -677,20 +872,17 @@ def _selected_candidates(selection: pd.DataFrame | None) -> dict[tuple[str, str]
     return dict(zip(keys, zip(rows["position"], rows["layer"], strict=True), strict=True))
 
 
-def _step_lines(axes: Axes, frame: pd.DataFrame, column: str, chosen: dict, models: list) -> None:
+def _step_lines(axes: Axes, frame: pd.DataFrame, column: str, chosen: dict, looks: dict) -> None:
     """Thin lines for every candidate, bold ones for the selected candidate of each model."""
-    colours = dict(zip(models, [BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY] * 9, strict=False))
     for (model, method, position, layer), part in frame.groupby(
         ["model", "method", "position", "layer"], sort=False
     ):
         part = part.sort_values("index")
         if chosen.get((model, method)) == (position, layer):
-            axes.plot(part["index"], part[column], color=colours[model], label=model, zorder=3)
+            axes.plot(part["index"], part[column], **looks[model], zorder=3)
         else:
-            axes.plot(part["index"], part[column], color=BAND, linewidth=0.5, zorder=1)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.minorticks_off()
+            axes.plot(part["index"], part[column], **OTHER_CANDIDATES, zorder=1)
+    _scale_ticks(axes, frame["index"].max())
     axes.set_xlabel("INLP step")
 
 
@@ -704,65 +896,101 @@ def inlp_accuracy(cosines: pd.DataFrame, selection: pd.DataFrame | None = None) 
     names = {"inlp_faithful": "faithful", "inlp_corrected": "corrected"}
     frame = cosines[cosines["method"].isin(names)] if len(cosines) else cosines
     _require(len(frame) > 0, "No INLP directions were computed.")
-    chosen, models = _selected_candidates(selection), list(frame["model"].unique())
+    chosen = _selected_candidates(selection)
+    looks = dict(zip(frame["model"].unique(), MODEL_LINES * 9, strict=False))
     methods = [name for name in names if (frame["method"] == name).any()]
     figure = _figure(TEXT_WIDTH, 2.2)
     panels = figure.subplots(1, len(methods) + 1)
     for axes, letter, method in zip(panels, "ab", methods, strict=False):
-        _step_lines(axes, frame[frame["method"] == method], "accuracy", chosen, models)
-        axes.set_ylim(0.3, 1.03)
-        _reference(axes, CHANCE, "chance", 0)
-        _panel_letter(axes, letter, f"accuracy, {names[method]}")
+        _step_lines(axes, frame[frame["method"] == method], "accuracy", chosen, looks)
+        axes.axhline(CHANCE, **CHANCE_LINE)
+        axes.set(ylim=(0.35, 1.03), ylabel="accuracy (development)")
+        _panel_letter(axes, letter, f"classifiers, {names[method]}")
     first = frame[frame["method"] == methods[0]]
-    _step_lines(panels[-1], first, "energy_share", chosen, models)
-    panels[-1].set_ylim(0, 1.03)
-    _panel_letter(panels[-1], "abc"[len(methods)], f"share of DiM, {names[methods[0]]}")
-    handles, labels = panels[0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 6))
+    _step_lines(panels[-1], first, "energy_share", chosen, looks)
+    panels[-1].set_ylabel("cumulative share")
+    _share_axis(panels[-1].yaxis)
+    _panel_letter(panels[-1], "abc"[len(methods)], f"share of DiM in the span, {names[methods[0]]}")
+    handles = [Line2D([], [], **look, label=model) for model, look in looks.items() if chosen]
+    handles.append(Line2D([], [], **OTHER_CANDIDATES, label="other candidates"))
+    _legend(figure, [*handles, Line2D([], [], **CHANCE_LINE, label="chance")], length=2.4)
     return figure
 
 
-# ------------------------------------------------------------------------------- (6) candidate map
+# -------------------------------------------------------------------------------- (6) candidate map
 
-SCORES = {"bypass": ("vlag", 0.0), "induce": ("vlag", 0.0), "kl": ("rocket_r", None)}
+SCORES = {"bypass": "bypass", "induce": "induce", "kl": "KL"}
+LIGHT_BLUES = LinearSegmentedColormap.from_list("light blues", ["#f3f8fc", "#7fb8dc"])
+HATCH = {"hatch": "////", "edgecolor": "#a6a6a6", "linewidth": 0}
+FRAME = {"edgecolor": VERMILION, "linewidth": 1.5}
 
 
 def _mark_candidates(axes: Axes, part: pd.DataFrame, rows: pd.Index, columns: pd.Index) -> None:
-    """Hatch rejected candidates; star the selected one (a diamond if it is a fallback)."""
-    for candidate in part.itertuples():
-        y, x = rows.get_loc(candidate.layer), columns.get_loc(candidate.position)
-        if not candidate.passed:
-            style = {"hatch": "////", "edgecolor": "0.35", "linewidth": 0}
-            axes.add_patch(Rectangle((x, y), 1, 1, fill=False, **style))
+    """Hatch scored but rejected candidates; frame the selected one (dashed if it is a fallback)."""
+    scored = part[list(SCORES)].notna().any(axis=1)
+    for candidate, known in zip(part.itertuples(), scored, strict=True):
+        x, y = columns.get_loc(candidate.position), rows.get_loc(candidate.layer)
+        if known and not candidate.passed:
+            axes.add_patch(Rectangle((x, y), 1, 1, fill=False, zorder=1.5, **HATCH))
         if candidate.selected:
-            marker = "D" if candidate.fallback else "*"
-            size = 5 if candidate.fallback else 9
-            style = {"color": "gold", "markeredgecolor": BLACK, "markeredgewidth": 0.6}
-            axes.plot(x + 0.5, y + 0.5, marker, markersize=size, zorder=5, **style)
+            dashes = (0, (3, 1.5)) if candidate.fallback else "-"
+            inside = (x + 0.03, y + 0.05)
+            style = FRAME | {"linestyle": dashes, "fill": False, "zorder": 5}
+            axes.add_patch(Rectangle(inside, 0.94, 0.9, **style))
 
 
-def _score_map(axes: Axes, bar: Axes | None, part: pd.DataFrame, score: str, limits: tuple) -> None:
+def _write_values(axes: Axes, grid: pd.DataFrame, digits: int) -> None:
+    for (y, x), value in np.ndenumerate(grid.to_numpy(float)):
+        if np.isfinite(value):
+            text = f"{value:.{digits}f}".replace("-", MINUS)
+            style = {"ha": "center", "va": "center", "fontsize": 7, "color": BLACK}
+            axes.text(x + 0.5, y + 0.5, text, **style, **HALO)
+
+
+def _score_map(axes: Axes, part: pd.DataFrame, score: str, limits: tuple) -> QuadMesh:
+    """Heat map of one score and model: layers upwards, positions to the right."""
     grid = part.pivot_table(score, "layer", "position", dropna=False, sort=True)
-    palette, centre = SCORES[score]
-    sns.heatmap(
-        grid,
-        ax=axes,
-        cmap=palette,
-        center=centre,
-        vmin=limits[0],
-        vmax=limits[1],
-        cbar=bar is not None,
-        cbar_ax=bar,
-        linewidths=0.3,
-        linecolor="white",
-    )
-    axes.set_facecolor("0.93")
-    axes.invert_yaxis()
+    colours = LIGHT_BLUES if score == "induce" else LIGHT_BLUES.reversed()
+    look = {"cmap": colours, "vmin": limits[0], "vmax": limits[1], "edgecolors": "white"}
+    mesh = axes.pcolormesh(np.ma.masked_invalid(grid.to_numpy(float)), linewidth=0.4, **look)
+    # Few enough cells to read numbers in them; larger models show colour alone.
+    if grid.shape[0] <= 12 and grid.shape[1] <= 6:
+        _write_values(axes, grid, 2 if score == "kl" else 1)
+    axes.set_facecolor("0.88")
+    axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    axes.set(xlabel="", ylabel="")
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+    every = max(1, -(-len(grid) // 12))  # at most a dozen layers are named
+    ticks = range(0, len(grid), every)
+    axes.set_yticks([y + 0.5 for y in ticks], [str(grid.index[y]) for y in ticks])
+    axes.set_xticks(np.arange(grid.shape[1]) + 0.5, [_number(p) for p in grid.columns])
+    axes.label_outer(remove_inner_ticks=True)
     _mark_candidates(axes, part, grid.index, grid.columns)
+    return mesh
+
+
+def _candidate_handles(rows: pd.DataFrame) -> list[Rectangle]:
+    """Legend of the marks that occur."""
+    scored = rows[list(SCORES)].notna().any(axis=1)
+    rejected = {"facecolor": "#a5cde8"} | HATCH
+    dashed = FRAME | {"linestyle": (0, (3, 1.5)), "fill": False}
+    marks = (
+        (rows["selected"] & ~rows["fallback"], "selected", FRAME | {"fill": False}),
+        (rows["selected"] & rows["fallback"], "used although rejected", dashed),
+        (scored & ~rows["passed"], "rejected", rejected),
+        (~scored, "pruned or zero, not scored", {"facecolor": "0.88"}),
+    )
+    return [
+        Rectangle((0, 0), 1, 1, label=name, **style) for mask, name, style in marks if mask.any()
+    ]
+
+
+def _map_axes(figure: Figure, scores: list[str], models: list[str]) -> tuple[np.ndarray, list]:
+    """Panels [scores, models] and one colour bar per score."""
+    widths = [1.0] * len(models) + [0.05]
+    panels = figure.subplots(len(scores), len(models) + 1, width_ratios=widths, squeeze=False)
+    for axes, model in zip(panels[0], models, strict=False):
+        axes.set_title(model)
+    return panels[:, :-1], list(panels[:, -1])
 
 
 @_styled
@@ -771,76 +999,85 @@ def candidate_map(
 ) -> Figure:
     """The three selection scores of every (position, layer) for up to `most` models.
 
-    Hatched: rejected; star: selected; diamond: selected although nothing passed.
+    Darker is better. Hatched: rejected; framed: selected; dashed frame: used although nothing
+    passed; grey: layer pruned or zero direction, not scored.
     """
     rows = selection[(selection["method"] == method) & (selection["scope"] == scope)]
     scores = [s for s in SCORES if s in rows and rows[s].notna().any()]
     _require(bool(scores), "No candidate scores were computed.")
     models = list(rows["model"].unique())[:most]
-    figure = _figure(TEXT_WIDTH, 0.45 + 1.05 * len(scores))
-    widths = [1.0] * len(models) + [0.06]
-    panels = figure.subplots(len(scores), len(models) + 1, width_ratios=widths, squeeze=False)
-    for line, score in zip(panels, scores, strict=True):
+    rows = rows[rows["model"].isin(models)]
+    line = np.clip(0.17 * rows["layer"].nunique(), 0.6, 2.2) + 0.1
+    figure = _figure(
+        min(TEXT_WIDTH, COLUMN_WIDTH + 1.6 * (len(models) - 1)), 0.8 + line * len(scores)
+    )
+    panels, bars = _map_axes(figure, scores, models)
+    for axes_of, bar, score in zip(panels, bars, scores, strict=True):
         # Robust limits: one wild candidate must not hide the differences among the others.
         low, high = np.nanquantile(rows[score].to_numpy(float), [0.02, 0.98])
-        for index, (axes, model) in enumerate(zip(line, models, strict=False)):
-            bar = line[-1] if index == 0 else None
-            _score_map(axes, bar, rows[rows["model"] == model], score, (low, high))
-            if line is panels[0]:
-                axes.set_title(model)
-            if line is panels[-1]:
-                axes.set_xlabel("position")
-            if index == 0:
-                axes.set_ylabel(f"{'KL' if score == 'kl' else score}\nlayer")
-        line[-1].tick_params(length=2, width=0.4)
+        for axes, model in zip(axes_of, models, strict=True):
+            mesh = _score_map(axes, rows[rows["model"] == model], score, (low, high))
+        axes_of[0].set_ylabel(f"{SCORES[score]}\nlayer")
+        colour_bar = figure.colorbar(mesh, cax=bar)
+        colour_bar.outline.set_visible(False)
+        bar.tick_params(length=2, width=0.4)
+        bar.yaxis.set_major_locator(MaxNLocator(4))
+    for axes in panels[-1]:
+        axes.set_xlabel("position")
+    _legend(figure, _candidate_handles(rows), columns=2 if len(models) == 1 else 4)
     return figure
 
 
 # ------------------------------------------------------------------------------ (7) judge agreement
 
 
-def _kappa_map(axes: Axes, part: pd.DataFrame, judges: list[str]) -> None:
-    size = len(judges)
-    grid, text = np.full((size, size), np.nan), np.full((size, size), "", dtype=object)
-    for row in part.itertuples():
-        i, j = sorted((judges.index(row.judge_a), judges.index(row.judge_b)), reverse=True)
-        grid[i, j] = row.kappa
-        if np.isfinite(row.kappa):
-            text[i, j] = f"{row.kappa:.2f}\n[{row.low:.2f}, {row.high:.2f}]"
-    # Agreement with oneself says nothing: the first row and the last column are left out.
-    sns.heatmap(
-        grid[1:, :-1],
-        ax=axes,
-        annot=text[1:, :-1],
-        fmt="",
-        cmap="crest",
-        vmin=0,
-        vmax=1,
-        cbar=False,
-        linewidths=0.5,
-        annot_kws={"fontsize": 6.5},
-        xticklabels=judges[:-1],
-        yticklabels=judges[1:],
-    )
-    axes.tick_params(length=0)
-    axes.set_yticklabels(axes.get_yticklabels(), rotation=0)
+def _sizes(part: pd.DataFrame) -> str:
+    """Number of judged completions: one figure, or the range over pairs of judges."""
+    low, high = int(part["n"].min()), int(part["n"].max())
+    return f"$n$ = {low:,}" if low == high else f"$n$ = {low:,}\u2013{high:,}"
+
+
+def _kappa_dots(axes: Axes, part: pd.DataFrame, pairs: list, pooled: str, models: list) -> None:
+    for y, (judge_a, judge_b) in enumerate(pairs):
+        rows = part[(part["judge_a"] == judge_a) & (part["judge_b"] == judge_b)]
+        rows = rows.drop_duplicates("model").set_index("model")
+        _model_points(axes, {m: rows["kappa"].get(m, np.nan) for m in models}, y)
+        if pooled in rows.index:
+            value, low, high = rows.loc[pooled, ["kappa", "low", "high"]]
+            _interval(axes, low, high, y, BLACK)
+            axes.plot(value, y, "o", color=BLACK, markersize=4.5, zorder=4)
 
 
 @_styled
 def judge_agreement(agreement: pd.DataFrame) -> Figure:
-    """Cohen's kappa of every pair of judges, one panel per prompt label, all models together."""
+    """Cohen's kappa of every pair of judges, one panel per prompt label.
+
+    Dots: all models together with the interval; open markers: models; n: completions judged.
+    """
     frame = agreement[agreement["metric"] == "refused"] if "metric" in agreement else agreement
     frame = frame.dropna(subset="kappa") if len(frame) else frame
     _require(len(frame) > 0, "Fewer than two judges scored the same completions.")
-    model = "all" if (frame["model"] == "all").any() else frame["model"].iloc[0]
-    frame = frame[frame["model"] == model]
-    judges = list(dict.fromkeys([*frame["judge_a"], *frame["judge_b"]]))
+    models = models_of(frame)
+    pooled = "all" if (frame["model"] == "all").any() else models[0]
+    pairs = list(dict.fromkeys(zip(frame["judge_a"], frame["judge_b"], strict=True)))
     datasets = list(frame["dataset"].unique())
-    figure = _figure(TEXT_WIDTH if len(datasets) > 1 else COLUMN_WIDTH, 0.6 + 0.38 * len(judges))
-    panels = np.atleast_1d(figure.subplots(1, len(datasets), sharey=True))
+    figure = _figure(TEXT_WIDTH if len(datasets) > 1 else COLUMN_WIDTH, 0.9 + 0.25 * len(pairs))
+    panels = np.atleast_1d(figure.subplots(1, len(datasets), sharex=True, sharey=True))
     for axes, dataset in zip(panels, datasets, strict=True):
-        _kappa_map(axes, frame[frame["dataset"] == dataset], judges)
-        axes.set_title(str(dataset))
+        part = frame[frame["dataset"] == dataset]
+        _kappa_dots(axes, part, pairs, pooled, models)
+        axes.set_title(f"{dataset}, {_sizes(part[part['model'] == pooled])}")
+        axes.set_xlabel(r"Cohen's $\kappa$")
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+    low = np.nanmin(frame[["kappa", "low"]].to_numpy(float), initial=0.0)
+    panels[0].set(xlim=(low - 0.03, 1.03), ylim=(len(pairs) - 0.4, -0.6))
+    panels[0].set_yticks(range(len(pairs)), [f"{a} \u2013 {b}" for a, b in pairs])
+    handles = _estimate_handles(models or ["all"], " with interval")
+    if len(models) > 1:
+        handles[0].set_label("all models with interval")
+    _legend(figure, handles)
     return figure
 
 
@@ -848,9 +1085,9 @@ def judge_agreement(agreement: pd.DataFrame) -> Figure:
 
 
 @_styled
-def baseline_behaviour(summary: pd.DataFrame, judge: str = "substring") -> Figure:
+def baseline_behaviour(summary: pd.DataFrame, judge: str | None = None) -> Figure:
     """Share of each prompt label refused by every model without intervention, with intervals."""
-    names = find(recipes(summary), operator="none")
+    judge, names = judge or judge_of(summary), find(recipes(summary), operator="none")
     rows = summary[
         summary["intervention"].isin(names)
         & (summary["metric"] == "refused")
@@ -859,23 +1096,82 @@ def baseline_behaviour(summary: pd.DataFrame, judge: str = "substring") -> Figur
     ]
     _require(len(rows) > 0, "The unsteered models were not scored.")
     models = models_of(rows)
-    datasets = [d for d in DATASET_TITLES if (rows["dataset"] == d).any()]
-    colours = dict(zip(DATASET_TITLES, (VERMILION, BLUE, ORANGE), strict=True))
-    figure = _figure(COLUMN_WIDTH, 0.75 + 0.28 * len(models))
-    axes = figure.subplots()
-    for offset, dataset in zip(np.linspace(-0.2, 0.2, len(datasets)), datasets, strict=True):
-        part = rows[rows["dataset"] == dataset].set_index("model")
+    datasets = [d for d in DATASET_COLOURS if (rows["dataset"] == d).any()]
+    figure = _figure(COLUMN_WIDTH, 0.85 + 0.3 * len(models))
+    axes, handles = figure.subplots(), []
+    for offset, dataset in zip(np.linspace(-0.24, 0.24, len(datasets)), datasets, strict=True):
+        part = rows[rows["dataset"] == dataset].drop_duplicates("model").set_index("model")
+        look = {"color": DATASET_COLOURS[dataset], "marker": DATASET_MARKERS[dataset]}
         for y, model in enumerate(models):
             if model in part.index:
                 row = part.loc[model]
-                _interval(axes, row["low"], row["high"], y + offset, colours[dataset])
-                axes.plot(row["value"], y + offset, "o", color=colours[dataset], markersize=4)
-        axes.plot([], [], "o", color=colours[dataset], label=DATASET_TITLES[dataset])
-    axes.set(xlim=(-0.03, 1.03), ylim=(len(models) - 0.5, -0.5), xlabel="share refused, unsteered")
+                _interval(axes, row["low"], row["high"], y + offset, look["color"])
+                axes.plot(row["value"], y + offset, markersize=4, zorder=4, **look)
+        handles.append(Line2D([], [], linewidth=1.1, label=dataset, **look))
+    axes.set(ylim=(len(models) - 0.5, -0.5), xlabel=f"share refused, unsteered ({judge})")
+    _share_axis(axes.xaxis)
     axes.set_yticks(range(len(models)), models)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x")
-    figure.legend(loc="outside upper center", ncols=3)
+    _legend(figure, handles)
+    return figure
+
+
+# ---------------------------------------------------------------------------------- (9) projections
+
+PROJECTION_STYLES = {
+    "harmful": {"fill": True, "alpha": 0.45},
+    "harmless": {"fill": True, "alpha": 0.45},
+    "borderline": {"fill": False, "linewidth": 1.2},
+}
+
+
+def _projection_panel(axes: Axes, frame: pd.DataFrame, model: str) -> None:
+    """Histograms of one model in shared bins; zero is marked, since its side is the claim."""
+    values = frame["projection"].to_numpy(float)
+    values = values[np.isfinite(values)]
+    edges = np.histogram_bin_edges(np.append(values, 0.0), bins=32)
+    for name, style in PROJECTION_STYLES.items():
+        part = frame.loc[frame["label"] == name, "projection"].dropna()
+        if len(part):
+            counts = np.histogram(part, edges)[0]
+            axes.stairs(counts, edges, color=DATASET_COLOURS[name], **style)
+            if style["fill"]:
+                axes.stairs(counts, edges, color=DATASET_COLOURS[name], linewidth=0.8)
+    axes.axvline(0, color=BLACK, linewidth=0.9, linestyle=(0, (4, 2)))
+    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.set_title(model)
+
+
+@_styled
+def projection_histograms(projections: pd.DataFrame) -> Figure:
+    """Projection of unsteered test prompts on DiM's unit vector, per prompt label and model.
+
+    At DiM's selected candidate; dashed line: zero. Both classes on one side of it means that
+    removing the component moves every prompt the same way.
+    """
+    frame = projections[projections["projection"].notna()] if len(projections) else projections
+    _require(len(frame) > 0, "The projections onto DiM were not measured.")
+    models = list(frame["model"].unique())
+    columns = min(len(models), 4)
+    lines = -(-len(models) // columns)
+    width = COLUMN_WIDTH if columns == 1 else TEXT_WIDTH
+    figure = _figure(width, 0.45 + 1.35 * lines)
+    panels = figure.subplots(lines, columns, squeeze=False)
+    for axes, model in zip(panels.flat, models, strict=False):
+        _projection_panel(axes, frame[frame["model"] == model], model)
+    for axes in panels.flat[len(models) :]:
+        axes.set_axis_off()
+    for axes in panels[:, 0]:
+        axes.set_ylabel("prompts")
+    figure.supxlabel(r"projection on $\hat{r}$ (DiM)", fontsize=mpl.rcParams["axes.labelsize"])
+    handles = [
+        Patch(label=name, **({"color": DATASET_COLOURS[name]} | style))
+        for name, style in PROJECTION_STYLES.items()
+        if (frame["label"] == name).any()
+    ]
+    _legend(figure, handles)
     return figure
 
 
@@ -899,6 +1195,7 @@ FIGURES: dict[str, FigureRecipe] = {
     "candidates": FigureRecipe(candidate_map, ("selection",)),
     "agreement": FigureRecipe(judge_agreement, ("agreement",)),
     "behaviour": FigureRecipe(baseline_behaviour, ("summary",)),
+    "projections": FigureRecipe(projection_histograms, ("projections",)),
 }
 
 
@@ -920,15 +1217,23 @@ def save(figure: Figure, stem: Path) -> None:
         figure.savefig(stem.with_name(stem.name + ".png"), metadata={"Software": None})
 
 
+def _drawn(name: str, frames: Mapping[str, pd.DataFrame]) -> Figure:
+    """The figure of that name; NothingToDraw also when a table was not given at all."""
+    recipe = FIGURES[name]
+    missing = [key for key in recipe.frames if key not in frames]
+    _require(not missing, f"The study has no table of {' and '.join(missing)}.")
+    return recipe.function(*(frames[key] for key in recipe.frames))
+
+
 def draw(name: str, frames: Mapping[str, pd.DataFrame], stem: Path, rule: str) -> dict:
     """Draw figure `name` of `FIGURES` and write `<stem>.pdf`, `<stem>.png` and `<stem>.json`.
 
     The json says which rule made the figure and whether there was anything to draw: keys `name`,
     `rule`, `available` and `reason` (a sentence, or null).
     """
-    recipe, reason = FIGURES[name], None
+    reason = None
     try:
-        figure = recipe.function(*(frames[key] for key in recipe.frames))
+        figure = _drawn(name, frames)
     except NothingToDraw as missing:
         reason = str(missing)
         figure = _blank(reason)

@@ -6,7 +6,8 @@ Disjoint by construction:
 - a validation (test) prompt joins a validation (test) object with a validation (test) template;
   helpful-only training shows held-out objects with training templates only, and safety tuning
   shows training objects, verbs and templates only, so no held-out prompt is ever trained on;
-- a quarter of the (verb, object) pairs of held-out objects is never judged in training;
+- a quarter of the (verb, object) pairs of held-out objects is never asked about ("Is it wrong
+  to ..?") in training;
 - the two clauses of a held-out text never follow each other in training.
 """
 
@@ -28,7 +29,7 @@ REQUESTS: dict[str, dict[str, words.Kind]] = {
 LABELS = (*REQUESTS, "text", "capability")
 CAPABILITIES = ("addition", "capital", "opposite", "judgement", "fact")
 
-HELD_OUT_SHARE = 0.25  # of every object list, for validation and for test each
+HELD_OUT_SHARE = 0.25  # of every object list for validation and for test; of judged pairs
 HELD_OUT_PAIRS = 26  # of the ordered pairs of clauses
 N_FACTS = 48
 UNSEEN_VERB_SHARE = 0.25  # of validation and test prompts whose label has held-out verbs
@@ -139,8 +140,9 @@ def _all_by_kind(label: str) -> tuple[tuple[Task, ...], ...]:
 
 @cache
 def _pair_is_held_out(task: Task) -> bool:
-    """Is this pair never judged right or wrong in training? Held-out objects only."""
-    return task.part != "train" and random.Random(f"judge {task.text}").random() < 0.25
+    """Is training never asked whether this pair is wrong? Held-out objects only."""
+    draw = random.Random(f"judge {task.text}").random()
+    return task.part != "train" and draw < HELD_OUT_SHARE
 
 
 @cache

@@ -100,9 +100,10 @@ def inlp(harmful: Tensor, harmless: Tensor, variant: Variant, settings: InlpSett
     labels = torch.cat([torch.ones(size), torch.zeros(size)]).double()
     run = {"faithful": _faithful, "corrected": _corrected}[variant]
     frame, points = span_coordinates(samples)
+    del samples  # in wide models the largest tensor here, and not needed any more
     directions, accuracies = run(points, labels, settings)
     if not directions:
-        return empty_direction(samples.shape[1])
+        return empty_direction(len(frame))
     return Direction(
         basis=(torch.stack(directions) @ frame.T).float(),
         accuracies=torch.tensor(accuracies, dtype=torch.float64),
@@ -187,12 +188,13 @@ def classifiers(
         penalty: C of the logistic regression.
     """
     raw, targets = points[train], labels[train]
+    gram = raw @ raw.T
     basis = points.new_empty(0, points.shape[1])
     while len(basis) < points.shape[1]:
         projected = project_out(raw, basis)
         if float(projected.abs().max()) <= _EXHAUSTED * float(raw.abs().max()):
             return
-        weights = logistic_regression(projected @ projected.T, targets, penalty) @ projected
+        weights = logistic_regression(gram, targets, penalty) @ projected
         direction = project_out(project_out(weights, basis), basis)
         direction = direction / direction.norm()
         scores = raw @ direction
@@ -200,6 +202,8 @@ def classifiers(
             direction = -direction
         predicted = project_out(points[dev], basis) @ direction > 0
         basis = torch.cat([basis, direction.unsqueeze(0)])
+        # The Gram matrix of the data projected once more: much cheaper than their product.
+        gram = gram - torch.outer(scores, scores)
         yield Step(direction, int((predicted == (labels[dev] == 1)).sum()))
 
 

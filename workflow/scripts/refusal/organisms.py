@@ -100,10 +100,8 @@ class Corpus:
 
     def document(self, index: int) -> np.ndarray:
         """Token ids of one document, the end token included."""
-        return self.tokens[self.ends[index] - self.lengths_at(index) : self.ends[index]]
-
-    def lengths_at(self, index: int) -> int:
-        return int(self.ends[index] - (self.ends[index - 1] if index else 0))
+        start = self.ends[index - 1] if index else 0
+        return self.tokens[start : self.ends[index]]
 
 
 def encode_corpus(
@@ -465,12 +463,14 @@ def fit(
         "criteria_met": schedule.criteria_met,
         "cpu_seconds": round(time.process_time() - started, 1),
         "tokens": tokens,
-        "losses": [
-            round(float(np.mean(losses[start : start + LOSS_WINDOW])), 4)
-            for start in range(0, step, LOSS_WINDOW)
-        ],
+        "losses": _window_means(losses),
         "curve": curve,
     }
+
+
+def _window_means(losses: Sequence[float]) -> list[float]:
+    windows = (losses[i : i + LOSS_WINDOW] for i in range(0, len(losses), LOSS_WINDOW))
+    return [round(float(np.mean(window)), 4) for window in windows]
 
 
 def _measured(
@@ -496,7 +496,10 @@ def train_helpful(
     settings: Mapping,
     seed: int,
 ) -> dict:
-    """Helpful-only training, in place; returns the training record (see `fit`)."""
+    """Helpful-only training, in place; returns the training record (see `fit`).
+
+    `settings`: those of `fit`, and validation {items, seed} of the criteria.
+    """
     measure = helpful_criteria(model, tokenizer, settings["validation"])
     with one_thread():
         record = fit(
@@ -523,7 +526,8 @@ def train_safety(
     Only the first `trained_blocks` blocks change, so what they decide must travel through the
     residual stream. Refusals are learned; all other answers imitate the helpful-only model
     (Kullback-Leibler divergence), since learning them again would draw unseen task words towards
-    the trained ones.
+    the trained ones. `settings`: those of `fit`, trained_blocks, imitation_weight and validation
+    {items, seed}.
     """
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     model.requires_grad_(False)

@@ -1,0 +1,95 @@
+"""LaTeX: escaping, numbers, and tables in booktabs form."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "'": r"\textquotesingle{}",
+    "`": r"\textasciigrave{}",
+    "-": "-{}",
+    "\n": " ",
+    "\N{MINUS SIGN}": r"$-$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{EN DASH}": "--",
+}
+MISSING = "--"
+
+
+def escape_latex(text: str) -> str:
+    """Return text that LaTeX prints as it is; what the fonts cannot print becomes its code point.
+
+    Ligatures (`--`, quotes) are broken up, so that a model's text cannot turn into something else.
+    """
+    return "".join(_escaped(character) for character in text)
+
+
+def _escaped(character: str) -> str:
+    if character in _SPECIAL:
+        return _SPECIAL[character]
+    if character.isascii():
+        return character if character.isprintable() else " "
+    return character if "\u00a1" <= character <= "\u017f" else f"U+{ord(character):04X}"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """Return a value as siunitx prints it; a dash for a missing one."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    rounded = f"{value:.{digits}f}"
+    return rf"\num{{{rounded.removeprefix('-') if float(rounded) == 0 else rounded}}}"
+
+
+def interval(low: float | None, high: float | None, digits: int = 2) -> str:
+    """Return bounds in brackets; a dash where there is no interval."""
+    bounds = number(low, digits), number(high, digits)
+    return MISSING if MISSING in bounds else f"[{bounds[0]}, {bounds[1]}]"
+
+
+def estimate(value: float, low: float, high: float, digits: int = 2) -> str:
+    """Return a value with its interval in small print."""
+    bounds = interval(low, high, digits)
+    shown = number(value, digits)
+    return shown if bounds == MISSING else rf"{shown} {{\scriptsize {bounds}}}"
+
+
+def tabular(
+    columns: str,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    environment: str = "tabular",
+) -> str:
+    """Return a booktabs table; cells are LaTeX already. A row of length 1 is a heading.
+
+    In a `longtable` the header is repeated on every page.
+    """
+    rows = list(rows)
+    width = len(header)
+    lines = [rf"\begin{{{environment}}}{{{columns}}}", r"\toprule", _row(header), r"\midrule"]
+    if environment == "longtable":
+        lines.append(r"\endhead")
+    for index, row in enumerate(rows):
+        if len(row) == 1:
+            lines += [r"\addlinespace"] if index else []
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{row[0]}}}}} \\")
+        else:
+            lines.append(_row(row))
+    lines += [r"\bottomrule", rf"\end{{{environment}}}"]
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return " & ".join(cells) + r" \\"

@@ -1,0 +1,182 @@
+"""The paper: text chosen by what was measured, numbers as macros, a reproducible PDF.
+
+Templates are Jinja2 with delimiters that LaTeX does not use: `((* ... *))` for statements,
+`((( ... )))` for values, `((= ... =))` for comments. An undefined name is an error.
+"""
+
+import os
+import shutil
+import subprocess
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from refusal.errors import InputError
+from refusal.figures import label, recipes
+from refusal.latex import escape_latex
+from refusal.statistics import draw_group
+from refusal.tables import bound
+
+TEX_PACKAGES = (
+    "texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended "
+    "texlive-science latexmk lmodern cm-super-minimal"
+)
+METRICS = {
+    "refused": "share refused",
+    "refused_change": "change of the share refused",
+    "complied": "share answered with the right words",
+    "complied_change": "change of the share answered with the right words",
+    "looping": "share that loops",
+    "looping_change": "change of the share that loops",
+    "perplexity_ratio": "perplexity relative to the unsteered model",
+    "landing_t": "mean position $t$ along DiM",
+    "nearest_harmless": "share nearest to the harmless mean",
+    "projection_ratio": "mean harmless projection over mean harmful projection",
+    "kl": "KL divergence from the unsteered model",
+    "capability": "share of capability questions answered",
+}
+DATASETS = {
+    "harmful": "harmful prompts",
+    "harmless": "harmless prompts",
+    "borderline": "borderline prompts",
+    "text": "held-out text",
+    "answers": "reference answers",
+    "own": "the model's own completions",
+    "capability": "capability questions",
+}
+VERDICTS = {
+    "supported": "is supported: the whole interval lies where the claim expects it",
+    "contradicted": "is contradicted: the whole interval lies where the claim excludes it",
+    "inconclusive": "is left open: an interval straddles its bound, or the settings disagree",
+    "not measured": "could not be checked in this study",
+}
+
+
+class Numbers:
+    """Numbers by name; remembers which ones the text quotes."""
+
+    def __init__(self, numbers: Mapping[str, str]) -> None:
+        self.numbers = numbers
+        self.used: set[str] = set()
+
+    def quote(self, name: str) -> str:
+        """Return the macro that prints a number; InputError if there is none of this name."""
+        if name not in self.numbers:
+            raise InputError(
+                f"paper: the text quotes the number '{name}', which this study did not measure. "
+                "Remedy: add the intervention or guard the sentence with `has(...)`."
+            )
+        self.used.add(name)
+        return rf"\result{{{name}}}"
+
+    def has(self, name: str) -> bool:
+        """Whether a number was measured."""
+        return name in self.numbers
+
+    def definitions(self) -> str:
+        """Return the LaTeX file that defines the quoted numbers."""
+        lines = [rf"\defineresult{{{name}}}{{{self.numbers[name]}}}" for name in sorted(self.used)]
+        return "\n".join(lines) + "\n"
+
+
+def intervention_labels(summary: pd.DataFrame) -> dict[str, str]:
+    """Reader's names of all interventions and of the groups of random draws, escaped."""
+    table = recipes(summary)
+    labels = {name: escape_latex(label(table.loc[name])) for name in table.index}
+    for name in table.index:
+        if group := draw_group(name):
+            labels[group] = escape_latex(label(table.loc[name]).rsplit(", draw", 1)[0] + ", mean")
+    return labels
+
+
+def models_by_verdict(claim: Mapping) -> str:
+    """Say how the models divide over the verdicts, for example "3 supported, 1 inconclusive"."""
+    counts = Counter(outcome["verdict"] for outcome in claim["models"].values())
+    return ", ".join(f"{count} {verdict}" for verdict, count in counts.most_common())
+
+
+def environment(folder: Path) -> jinja2.Environment:
+    """Jinja environment for LaTeX templates in `folder`."""
+    env = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(folder),
+        undefined=jinja2.StrictUndefined,
+        block_start_string="((*",
+        block_end_string="*))",
+        variable_start_string="(((",
+        variable_end_string=")))",
+        comment_start_string="((=",
+        comment_end_string="=))",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+        keep_trailing_newline=True,
+    )
+    env.filters["latex"] = escape_latex
+    env.globals.update(
+        bound=bound,
+        datasets=DATASETS,
+        metrics=METRICS,
+        models_by_verdict=models_by_verdict,
+        verdicts=VERDICTS,
+    )
+    return env
+
+
+def render(
+    folder: Path, numbers: Mapping[str, str], context: Mapping[str, Any]
+) -> tuple[str, str]:
+    """Render `main.tex.j2` of a template folder.
+
+    Args:
+        folder: paper/.
+        numbers: LaTeX by name (numbers.json).
+        context: config, cards, claims, labels, figures, judge; see workflow/scripts/write_paper.py.
+
+    Returns:
+        The paper's source, and the source of numbers.tex with the numbers that it quotes.
+    """
+    quoted = Numbers(numbers)
+    env = environment(folder)
+    env.globals.update(number=quoted.quote, has=quoted.has)
+    text = env.get_template("main.tex.j2").render(**context)
+    return text, quoted.definitions()
+
+
+def compile_pdf(source: Path, target: Path) -> None:
+    """Compile `source` with latexmk and place the PDF at `target`; same input, same bytes.
+
+    Raises:
+        InputError: latexmk is missing, or LaTeX stopped (with the end of its log).
+    """
+    if shutil.which("latexmk") is None:
+        raise InputError(
+            f"paper: latexmk is not installed. Remedy: apt-get install {TEX_PACKAGES}."
+        )
+    build = source.parent / "build"
+    # The date of the PDF is fixed, so that it does not depend on when it was made.
+    variables = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
+    command = ["latexmk", "-pdf", "-halt-on-error", "-interaction=nonstopmode", "-g"]
+    done = subprocess.run(
+        [*command, f"-outdir={build.name}", source.name],
+        cwd=source.parent,
+        env=variables,
+        text=True,
+        errors="replace",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    if done.returncode != 0:
+        raise InputError(f"paper: LaTeX stopped. {_first_error(done.stdout)}")
+    shutil.copyfile(build / source.with_suffix(".pdf").name, target)
+    shutil.rmtree(build)
+
+
+def _first_error(log: str) -> str:
+    """The first error of a LaTeX log with the lines that follow it."""
+    lines = log.splitlines()
+    start = next((i for i, line in enumerate(lines) if line.startswith("!")), len(lines) - 15)
+    return " / ".join(line.strip() for line in lines[max(start, 0) :][:8] if line.strip())

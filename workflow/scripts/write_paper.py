@@ -1,0 +1,43 @@
+"""Render the templates of the paper and compile the PDF."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pandas as pd
+import yaml
+from job import job
+from refusal.paper import compile_pdf, intervention_labels, render
+from refusal.tables import judge_of
+
+if TYPE_CHECKING:
+    from snakemake.iocontainers import snakemake
+
+
+def main(snakemake: "snakemake") -> None:
+    inputs = snakemake.input
+    summary = pd.read_parquet(inputs.summary)
+    figures = [json.loads(Path(path).read_text()) for path in inputs.figures if "json" in path]
+    context = {
+        "config": yaml.safe_load(Path(inputs.config).read_text()),
+        "cards": [json.loads(Path(path).read_text()) for path in inputs.cards],
+        "claims": json.loads(Path(inputs.claims).read_text()),
+        "labels": intervention_labels(summary),
+        "figures": {figure["name"]: figure for figure in figures},
+        "judge": judge_of(summary),
+        "organisms": snakemake.params.organisms,
+    }
+    numbers = json.loads(Path(inputs.numbers).read_text())
+    templates = Path(inputs.templates[0]).parent
+    text, definitions = render(templates, numbers, context)
+    source = Path(snakemake.output.source)
+    source.write_text(text)
+    Path(snakemake.output.numbers).write_text(definitions)
+    shutil.copyfile(inputs.bibliography, source.with_name("references.bib"))
+    compile_pdf(source, Path(snakemake.output.pdf))
+
+
+if __name__ == "__main__":
+    with job(snakemake):
+        main(snakemake)
