@@ -7,6 +7,7 @@ that a test can ask for a study in which every published claim holds, or fails, 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -64,177 +65,81 @@ def _recipe(family: str, name: str, direction: str | None, operator: str, **keys
     return base | empty | keys
 
 
+def _dim(family: str, suffix: str = "", **keys) -> dict:
+    """A projection of DiM: rank one, alpha 1 unless told otherwise."""
+    rank_one = {"k": "1", "rank": 1, "alpha": 1.0}
+    return _recipe(family, family + suffix, "dim", "project", **(rank_one | keys))
+
+
 def _dim_recipes() -> list[dict]:
-    rows = [
-        _recipe("none", "none", None, "none", scope=None),
-        _recipe(
-            "dim_ablation", "dim_ablation", "dim", "project", k="1", rank=1, alpha=1.0, scope="all"
-        ),
-        _recipe(
-            "dim_ablation_source",
-            "dim_ablation_source",
-            "dim",
-            "project",
-            k="1",
-            rank=1,
-            alpha=1.0,
-        ),
-    ]
-    rows += [
+    none = _recipe("none", "none", None, "none", scope=None)
+    additions = [
         _recipe("dim_addition", f"dim_addition-strength{s}", "dim", "add", k="1", strength=s)
         for s in (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0)
     ]
-    rows += [
-        _recipe(
-            "dim_reflection",
-            f"dim_reflection-{s}",
-            "dim",
-            "project",
-            k="1",
-            rank=1,
-            alpha=2.0,
-            scope=s,
-        )
-        for s in ("source", "writes")
+    return [
+        none,
+        _dim("dim_ablation", scope="all"),
+        _dim("dim_ablation_source"),
+        *additions,
+        *(_dim("dim_reflection", f"-{s}", alpha=2.0, scope=s) for s in ("source", "writes")),
+        *(_dim("dim_alpha", f"-alpha{a}", alpha=a) for a in ALPHAS),
+        *(_dim("affine_ablation", f"-{o}", origin=o) for o in ("harmless", "midpoint")),
     ]
-    rows += [
-        _recipe("dim_alpha", f"dim_alpha-alpha{a}", "dim", "project", k="1", rank=1, alpha=a)
-        for a in ALPHAS
-    ]
-    rows += [
-        _recipe(
-            "affine_ablation",
-            f"affine_ablation-{o}",
-            "dim",
-            "project",
-            k="1",
-            rank=1,
-            alpha=1.0,
-            origin=o,
-        )
-        for o in ("harmless", "midpoint")
-    ]
-    return rows
+
+
+def _subspace(family: str, suffix: str, direction: str, operator: str = "project", **keys) -> dict:
+    """An operator on a subspace; "full" rank is 12, alpha 1 unless told otherwise."""
+    keys = {"k": "full", "alpha": 1.0} | keys
+    keys["rank"] = 12 if keys["k"] == "full" else int(keys["k"])
+    return _recipe(family, family + suffix, direction, operator, **keys)
 
 
 def _inlp_recipes() -> list[dict]:
     rows = []
-    for direction in ("inlp_faithful", "inlp_corrected"):
-        stem = "inlp" if direction == "inlp_faithful" else "inlp_corrected"
-        for operator, alpha in (("projection", 1.0), ("flipping", 2.0)):
-            family = f"{stem}_{operator}"
-            for k in KS:
-                for scope in ("source", "all" if alpha == 1 else "writes"):
-                    if stem == "inlp_corrected" and scope != "source":
-                        continue
-                    rank = 12 if k == "full" else int(k)
-                    rows.append(
-                        _recipe(
-                            family,
-                            f"{family}-k{k}-{scope}",
-                            direction,
-                            "project",
-                            k=k,
-                            rank=rank,
-                            alpha=alpha,
-                            scope=scope,
-                        )
-                    )
-    rows += [
-        _recipe(
-            "inlp_alpha",
-            f"inlp_alpha-alpha{a}",
-            "inlp_faithful",
-            "project",
-            k="full",
-            rank=12,
-            alpha=a,
-        )
-        for a in ALPHAS
-    ]
+    for direction, stem in (("inlp_faithful", "inlp"), ("inlp_corrected", "inlp_corrected")):
+        for operator, alpha, wide in (("projection", 1.0, "all"), ("flipping", 2.0, "writes")):
+            scopes = ("source", wide) if stem == "inlp" else ("source",)
+            rows += [
+                _subspace(f"{stem}_{operator}", f"-k{k}-{s}", direction, k=k, alpha=alpha, scope=s)
+                for k in KS
+                for s in scopes
+            ]
+    alphas = [_subspace("inlp_alpha", f"-alpha{a}", "inlp_faithful", alpha=a) for a in ALPHAS]
+    return rows + alphas
+
+
+def _random_recipes() -> list[dict]:
+    rows = []
+    for draw in range(5):
+        suffix, rank_one = f"-draw{draw}", {"k": "1", "draw": draw}
+        rows.append(_subspace("random_ablation", suffix, "random", scope="all", **rank_one))
+        name = f"random_addition{suffix}"
+        addition = {"strength": 1.0} | rank_one
+        rows.append(_recipe("random_addition", name, "random", "add", **addition))
+        rows += [
+            _subspace(f"random_{name}", f"-k{k}{suffix}", "random", k=k, alpha=alpha, draw=draw)
+            for name, alpha in (("projection", 1.0), ("flipping", 2.0))
+            for k in ("8", "full")
+        ]
     return rows
 
 
 def _other_recipes() -> list[dict]:
-    rows = [
-        _recipe(
-            "alterrep",
-            f"alterrep-{side}",
-            "inlp_faithful",
-            "alterrep",
-            k="full",
-            rank=12,
-            alpha=1.0,
-            side=side,
-        )
-        for side in ("harmless", "harmful")
+    inlp, first = "inlp_faithful", "inlp_first_addition"
+    return [
+        *(
+            _subspace("alterrep", f"-{s}", inlp, "alterrep", side=s)
+            for s in ("harmless", "harmful")
+        ),
+        *(_subspace("affine_inlp", f"-{o}", inlp, origin=o) for o in ("harmless", "midpoint")),
+        *(
+            _recipe(first, f"{first}-strength{s}", inlp, "add", k="1", strength=s)
+            for s in (-1.0, 1.0)
+        ),
+        _recipe("leace", "leace", "leace", "erase", k="1", rank=1, alpha=1.0),
+        *_random_recipes(),
     ]
-    rows += [
-        _recipe(
-            "affine_inlp",
-            f"affine_inlp-{o}",
-            "inlp_faithful",
-            "project",
-            k="full",
-            rank=12,
-            alpha=1.0,
-            origin=o,
-        )
-        for o in ("harmless", "midpoint")
-    ]
-    rows += [
-        _recipe(
-            "inlp_first_addition",
-            f"inlp_first_addition-strength{s}",
-            "inlp_faithful",
-            "add",
-            k="1",
-            strength=s,
-        )
-        for s in (-1.0, 1.0)
-    ]
-    rows.append(_recipe("leace", "leace", "leace", "erase", k="1", rank=1, alpha=1.0))
-    for draw in range(5):
-        rows.append(
-            _recipe(
-                "random_ablation",
-                f"random_ablation-draw{draw}",
-                "random",
-                "project",
-                k="1",
-                rank=1,
-                alpha=1.0,
-                scope="all",
-                draw=draw,
-            )
-        )
-        rows.append(
-            _recipe(
-                "random_addition",
-                f"random_addition-draw{draw}",
-                "random",
-                "add",
-                k="1",
-                strength=1.0,
-                draw=draw,
-            )
-        )
-        for operator, alpha in (("projection", 1.0), ("flipping", 2.0)):
-            for k in ("8", "full"):
-                rank = 12 if k == "full" else int(k)
-                rows.append(
-                    _recipe(
-                        f"random_{operator}",
-                        f"random_{operator}-k{k}-draw{draw}",
-                        "random",
-                        "project",
-                        k=k,
-                        rank=rank,
-                        alpha=alpha,
-                        draw=draw,
-                    )
-                )
-    return rows
 
 
 def recipe_list(scenario: Scenario) -> list[dict]:
@@ -319,7 +224,7 @@ def _model_metrics(recipe: dict, rng: np.random.Generator) -> list[dict]:
     rows = []
     for dataset, base in (("text", 3.4), ("answers", 1.2), ("own", 1.1)):
         for metric, value in (("perplexity", base * ratio), ("perplexity_ratio", ratio)):
-            noise = 1 + 0.01 * rng.normal()
+            noise = 1.0 if recipe["operator"] == "none" else 1 + 0.01 * rng.normal()
             rows.append(
                 {
                     "dataset": dataset,
@@ -441,53 +346,47 @@ def agreement(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
 
 
 def _reason(layer: int, kl: float, induce: float) -> str:
-    reasons = ["pruned layer"] if layer >= 3 else []
-    reasons += ["zero direction"] if layer == 0 else []
-    reasons += ["KL above 0.1"] if kl > 0.1 else []
-    reasons += ["does not induce refusal"] if induce < 0 else []
+    if layer in (LAYERS[0], LAYERS[-1]):
+        return "pruned layer" if layer else "zero direction"
+    reasons = ["kl above 0.1"] if kl > 0.1 else []
+    reasons += ["induce below 0"] if induce < 0 else []
     return "; ".join(reasons)
+
+
+def _candidate(rng: np.random.Generator, method: str, layer: int, fallback: bool) -> dict:
+    """Scores of one candidate; layer 0 has a zero direction, the last layer is pruned."""
+    kl = float(rng.uniform(0.2, 0.5) if fallback else rng.uniform(0, 0.15))
+    induce, bypass = float(rng.normal(1.5, 1.5)), float(rng.normal(-4, 3))
+    reason, dim = _reason(layer, kl, induce), method == "dim"
+    scored = "pruned" not in reason and "zero" not in reason
+    return {
+        "bypass": bypass if scored else np.nan,
+        "induce": induce if scored else np.nan,
+        "kl": kl if scored else np.nan,
+        "accuracy": np.nan if dim else float(rng.uniform(0.8, 1)),
+        "norm": float(rng.uniform(2, 12)) if dim else np.nan,
+        "rank": 1 if dim else 12,
+        "reason": reason,
+        "passed": reason == "",
+    }
 
 
 def selection(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
     """Invented selection tables of all models and methods, with columns `model` and `method`."""
     rng = np.random.default_rng(scenario.seed + 2)
-    frames = []
-    for model in scenario.models:
-        for method in ("dim", "inlp_faithful", "inlp_corrected"):
-            for scope in ("source", "all"):
-                rows = []
-                for position in POSITIONS:
-                    for layer in LAYERS:
-                        kl = float(
-                            rng.uniform(0.2, 0.5) if scenario.fallback else rng.uniform(0, 0.15)
-                        )
-                        induce = float(rng.normal(1.5, 1.5))
-                        rows.append(
-                            {
-                                "model": model,
-                                "method": method,
-                                "scope": scope,
-                                "position": position,
-                                "layer": layer,
-                                "bypass": float(rng.normal(-4, 3)) if layer else np.nan,
-                                "induce": induce if layer else np.nan,
-                                "kl": kl if layer else np.nan,
-                                "accuracy": np.nan
-                                if method == "dim"
-                                else float(rng.uniform(0.8, 1)),
-                                "norm": float(rng.uniform(2, 12)) if method == "dim" else np.nan,
-                                "rank": 1 if method == "dim" else 12,
-                                "reason": _reason(layer, kl, induce),
-                            }
-                        )
-                frame = pd.DataFrame(rows)
-                frame["passed"] = frame["reason"] == ""
-                allowed = (
-                    frame[frame["passed"]] if frame["passed"].any() else frame[frame.layer == 1]
-                )
-                frame["selected"] = frame.index == allowed["bypass"].idxmin()
-                frame["fallback"] = frame["selected"] & ~frame["passed"]
-                frames.append(frame)
+    methods, frames = ("dim", "inlp_faithful", "inlp_corrected"), []
+    for model, method, scope in product(scenario.models, methods, ("source", "all")):
+        keys = {"model": model, "method": method, "scope": scope}
+        frame = pd.DataFrame(
+            keys
+            | {"position": position, "layer": layer}
+            | _candidate(rng, method, layer, scenario.fallback)
+            for position, layer in product(POSITIONS, LAYERS)
+        )
+        allowed = frame[frame["passed"]] if frame["passed"].any() else frame[frame["layer"] == 1]
+        frame["selected"] = frame.index == allowed["bypass"].idxmin()
+        frame["fallback"] = frame["selected"] & ~frame["passed"]
+        frames.append(frame)
     return pd.concat(frames, ignore_index=True)
 
 

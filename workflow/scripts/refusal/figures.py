@@ -529,21 +529,24 @@ def _fractions(axes: Axes, points: np.ndarray) -> np.ndarray:
 def _label_ranks(axes: Axes, line: Sweep, path: pd.DataFrame, taken: list) -> None:
     """Write the smallest, the full and a middle rank beside their points, where there is room.
 
-    The curves fall to the right: flipping is labelled below its points, projection above.
+    `taken` holds the places of all points and earlier labels, and is extended.
     """
-    side = -1 if line.marker == "s" else 1
+    sides = [np.array(side) for side in ((-1, -1), (1, 1), (-1, 1), (1, -1))]
     for k in [k for k in ("1", "full", "8") if k in path.index]:
         here = _fractions(axes, path.loc[[k]].to_numpy())[0]
-        place = here + side * np.array([0.05, 0.055])
-        if all(np.hypot(*(place - other)) > 0.065 for other in taken):
-            taken.append(place)
-            text = {"fontsize": 7, "color": line.colour, "va": "center"}
-            text["ha"] = "left" if side > 0 else "right"
-            place = here + side * np.array([0.02, 0.055])
-            axes.text(*place, k, transform=axes.transAxes, **text, **HALO)
+        for side in sides if line.marker == "s" else sides[1:]:
+            place = here + side * (0.05, 0.055)
+            inside = place.min() > 0.05 and place.max() < 0.97
+            if inside and all(np.hypot(*(place - other)) > 0.06 for other in taken):
+                taken.append(place)
+                text = {"fontsize": 7, "color": line.colour, "ha": "center", "va": "center"}
+                axes.text(*place, k, transform=axes.transAxes, **text, **HALO)
+                break
 
 
-def _trade_off(axes: Axes, refusal: pd.DataFrame, cost: pd.DataFrame, lines: list[Sweep]) -> None:
+def _trade_off(
+    axes: Axes, refusal: pd.DataFrame, cost: pd.DataFrame, lines: list[Sweep], references: list
+) -> None:
     """Refusal against cost along k; ranks are written beside the lines of the published INLP."""
     paths = []
     for line in lines:
@@ -551,10 +554,13 @@ def _trade_off(axes: Axes, refusal: pd.DataFrame, cost: pd.DataFrame, lines: lis
         path = path.dropna().set_axis(["cost", "refusal"], axis=1)
         paths.append(path)
         axes.plot(path["cost"], path["refusal"], **line.style, zorder=3)
+    for (x, y), style in zip(references, REFERENCES.values(), strict=True):
+        axes.plot(x, y, **style | {"linestyle": "none"}, zorder=5)
     _cost_axis(axes.xaxis, pd.concat(paths)["cost"].to_numpy())
     _share_axis(axes.yaxis)
     axes.margins(x=0.1)
-    taken = list(_fractions(axes, pd.concat(paths).to_numpy()))
+    points = np.concatenate([pd.concat(paths).to_numpy(), np.array(references)])
+    taken = list(_fractions(axes, points[np.isfinite(points).all(axis=1)]))
     for line, path in zip(lines, paths, strict=True):
         if line.filled and not line.control:
             _label_ranks(axes, line, path, taken)
@@ -579,23 +585,32 @@ def k_sweep(summary: pd.DataFrame, judge: str | None = None, corpus: str = "text
     left, middle, right = figure.subplots(1, 3)
     _sweep_panel(left, refusal, lines, place)
     _sweep_panel(middle, cost, lines, place)
-    _trade_off(right, refusal, cost, lines)
     _share_axis(left.yaxis)
     _cost_axis(middle.yaxis, cost["value"].reindex(_members(lines)).to_numpy())
     for axes in (left, middle):
         axes.set_xticks(range(len(ks)), ks)
         axes.set_xlabel("number of directions $k$")
-    recipe = (_project("dim", "1", scope="all"), {"operator": "none"})
-    for wanted, style in zip(recipe, REFERENCES.values(), strict=True):
-        x, y = _pick(cost, table, wanted), _pick(refusal, table, wanted)
+    references = _reference_points(refusal, cost, table)
+    for (x, y), style in zip(references, REFERENCES.values(), strict=True):
         _reference(left, y, style)
         _reference(middle, x, style)
-        right.plot(x, y, **style | {"linestyle": "none"}, zorder=5)
+    _trade_off(right, refusal, cost, lines, references)
     _name_k_panels((left, middle, right), judge)
     handles = [line.handle() for line in lines]
     handles += [Line2D([], [], **style, label=name) for name, style in REFERENCES.items()]
     _legend(figure, handles, columns=(len(handles) + 1) // 2, length=2.6)
     return figure
+
+
+def _reference_points(
+    refusal: pd.DataFrame, cost: pd.DataFrame, table: pd.DataFrame
+) -> list[tuple[float, float]]:
+    """(cost, refusal) of DiM ablation and of the unsteered model, whose cost is 1 by definition."""
+    ablation, none = _project("dim", "1", scope="all"), {"operator": "none"}
+    return [
+        (_pick(cost, table, ablation), _pick(refusal, table, ablation)),
+        (1.0, _pick(refusal, table, none)),
+    ]
 
 
 def _members(lines: Sequence[Sweep]) -> list[str]:

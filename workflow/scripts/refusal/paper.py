@@ -1,7 +1,7 @@
 """The paper: text chosen by what was measured, numbers as macros, a reproducible PDF.
 
 Templates are Jinja2 with delimiters that LaTeX does not use: `((* ... *))` for statements,
-`((( ... )))` for values, `((= ... =))` for comments. An undefined name is an error.
+`<< ... >>` for values, `((= ... =))` for comments. An undefined name is an error.
 """
 
 import os
@@ -106,8 +106,8 @@ def environment(folder: Path) -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         block_start_string="((*",
         block_end_string="*))",
-        variable_start_string="(((",
-        variable_end_string=")))",
+        variable_start_string="<<",
+        variable_end_string=">>",
         comment_start_string="((=",
         comment_end_string="=))",
         trim_blocks=True,
