@@ -115,6 +115,7 @@ def measure(subject: Subject, quick: bool) -> list[Result]:
             lambda: ours(wide, many, 3, 320),
             lambda: plain_way(wide, many, 3, 320),
             at_most=1 / 3,
+            repeats=1,
             warm_up=lambda: (ours(wide, many[:4], 3, 320), plain_way(wide, many[:4], 3, 320)),
         )
     )

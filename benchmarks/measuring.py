@@ -21,7 +21,6 @@ import transformers
 MEGABYTE = 1024.0  # VmHWM is in kB
 # A side that needs less than this is measured as needing it: one page table more or less is noise.
 SMALLEST_PEAK_MB = 1.0
-MEMORY_REPEATS = 3
 # Seconds that one timed sample lasts at least, where a side is timed more than once.
 SHORTEST_SAMPLE = 0.2
 
@@ -123,13 +122,14 @@ def compare_peaks(
     at_most: float | None,
     parity: str = "",
     warm_up: Callable[[], Any] | None = None,
+    repeats: int = 3,
 ) -> Result:
     """A line on the peak of the extra memory of both sides, each in processes of its own.
 
-    Without a cheaper `warm_up` a side is its own; the median of three processes counts.
+    Without a cheaper `warm_up` a side is its own; the median of `repeats` processes counts.
     """
     mine, other = (
-        statistics.median(peak_megabytes(side, warm_up or side) for _ in range(MEMORY_REPEATS))
+        statistics.median(peak_megabytes(side, warm_up or side) for _ in range(repeats))
         for side in (ours, plain)
     )
     ratio = max(mine, SMALLEST_PEAK_MB) / max(other, SMALLEST_PEAK_MB)

@@ -63,20 +63,20 @@ def main(arguments: list[str] | None = None) -> None:
     checkpoint = choose_checkpoint(options.model, options.quick)
     subject = subjects.tiny_subject(checkpoint, 16 if options.quick else 128)
     print(f"Measured on: {subject.name}", flush=True)
-    results = []
-    for letter in options.only:
-        for result in importlib.import_module(MEASUREMENTS[letter]).measure(subject, options.quick):
-            print(report.line(result), flush=True)
-            results.append(result)
     options.output.mkdir(parents=True, exist_ok=True)
     content = {
         "model": subject.name,
         "hardware": measuring.hardware(),
         "quick": options.quick,
-        "results": [result.as_record() for result in results],
+        "results": [],
     }
-    (options.output / "results.json").write_text(json.dumps(content, indent=2) + "\n")
-    (options.output / "results.md").write_text(report.table(content))
+    for letter in options.only:
+        for result in importlib.import_module(MEASUREMENTS[letter]).measure(subject, options.quick):
+            print(report.line(result), flush=True)
+            content["results"].append(result.as_record())
+        # After every measurement, so that an interrupted run keeps what it has.
+        (options.output / "results.json").write_text(json.dumps(content, indent=2) + "\n")
+        (options.output / "results.md").write_text(report.table(content))
     print(f"{options.output / 'results.md'} ({time.monotonic() - start:.0f} s)")
 
 

@@ -248,15 +248,26 @@ def _model_metrics(recipe: dict, rng: np.random.Generator) -> list[dict]:
     return rows
 
 
+def _draw_groups(recipes: list[dict]) -> list[dict]:
+    """The means over the draws of each random control, `<name>-draw*`."""
+    names = {row["intervention"]: row for row in recipes if row["draw"] == 0}
+    return [
+        row | {"intervention": name.replace("-draw0", "-draw*"), "draw": None}
+        for name, row in names.items()
+    ]
+
+
 def summary(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
-    """Invented statistics/summary."""
-    rng = np.random.default_rng(scenario.seed)
-    rows = []
-    for recipe in recipe_list(scenario):
+    """Invented statistics/summary; the mean over a single model has no interval."""
+    rng, recipes, rows = np.random.default_rng(scenario.seed), recipe_list(scenario), []
+    for recipe in recipes + _draw_groups(recipes):
         for model in (*scenario.models, "mean"):
             metrics = _rates(recipe, scenario, rng) + _model_metrics(recipe, rng)
             rows += [{"study": STUDY, "model": model} | recipe | metric for metric in metrics]
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    if len(scenario.models) == 1:
+        table.loc[table["model"] == "mean", ["low", "high"]] = np.nan
+    return table
 
 
 PAIRS = (

@@ -207,7 +207,8 @@ def test_restriction_needs_a_lower_rank(rank, expected):
 
 
 def test_output_is_plain_json(tmp_path):
-    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(np.nan, np.nan, np.nan, model="mean", n=0)]
+    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(-0.9, -1.0, -0.8, model="other"),
+            summary_row(np.nan, np.nan, np.nan, model="mean", n=0)]
     results = evaluate_claims(claim(condition()), *tables(rows))
     save_verdicts(tmp_path / "claims.json", results)
     read = json.loads((tmp_path / "claims.json").read_text())
@@ -360,3 +361,10 @@ def test_unreadable_files(tmp_path):
         load_claims(tmp_path / "absent.yaml")
     with pytest.raises(InputError, match="not valid YAML near line 2"):
         load_claims(write(tmp_path, "A1:\n  a: b: c\n"))
+
+
+def test_a_single_model_is_the_whole_study():
+    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(-0.9, np.nan, np.nan, model="mean", n=1)]
+    outcome = evaluate_claims(claim(condition()), *tables(rows))["A1"]
+    assert outcome["overall"] == outcome["models"]["m"]
+    assert outcome["overall"]["verdict"] == SUPPORTED

@@ -138,7 +138,10 @@ def required_comparisons(
 def evaluate_claims(
     claims: Mapping[str, Mapping[str, Any]], summary: pd.DataFrame, comparisons: pd.DataFrame
 ) -> dict[str, dict[str, Any]]:
-    """Verdicts of all claims: overall (the rows "mean" over models) and for every model.
+    """Verdicts of all claims: overall and for every model.
+
+    Overall is judged on the rows "mean" over models; a single model has no such interval and is
+    the whole study itself.
 
     Result: {claim: {statement, source, published, rationale, overall: outcome, models: {name:
     outcome}}}; outcome: {verdict, settings: {setting: verdict}, conditions: [the condition with
@@ -146,12 +149,13 @@ def evaluate_claims(
     """
     table = _Measured(summary, comparisons)
     models = [name for name in pd.unique(summary["model"]) if name != MEAN]
+    pooled = MEAN if len(models) > 1 else models[0]
     results = {}
     for name, claim in claims.items():
         conditions = claim["conditions"]
         results[name] = {
             **{key: claim.get(key) for key in ("statement", "source", "published", "rationale")},
-            "overall": _outcome(conditions, MEAN, table),
+            "overall": _outcome(conditions, pooled, table),
             "models": {model: _outcome(conditions, model, table) for model in models},
         }
     return results
