@@ -35,11 +35,18 @@ pathvars:
 
 
 MODELS = list(config["models"])
-ORGANISMS = [name for name, model in config["models"].items() if "architecture" in model]
+ORGANISMS = [
+    name for name, model in config["models"].items() if "architecture" in model
+]
 METHODS = ["dim", "inlp_faithful", "inlp_corrected", "leace"]
 SELECTED = ["dim", "inlp_faithful", "inlp_corrected"]
 TOKENIZER_FILES = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"]
-CHECKPOINT_FILES = ["config.json", "generation_config.json", "model.safetensors", *TOKENIZER_FILES]
+CHECKPOINT_FILES = [
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    *TOKENIZER_FILES,
+]
 FIGURES = [
     "refusal",
     "k_sweep",
@@ -68,7 +75,12 @@ TABLES = [
 # Interventions whose completions are shown, of those that the study has.
 EXAMPLES = [
     name
-    for name in ("none", "dim_ablation", "inlp_flipping-kfull-source", "dim_addition-strength1")
+    for name in (
+        "none",
+        "dim_ablation",
+        "inlp_flipping-kfull-source",
+        "dim_addition-strength1",
+    )
     if name in RECIPES
 ]
 FAMILIES = {}
@@ -90,7 +102,7 @@ def library(script):
     found, queue = set(), [SCRIPTS / script]
     while queue:
         for name in imported_modules(queue.pop()):
-            path = SCRIPTS / (name.replace(".", "/") + ".py")
+            path = SCRIPTS.joinpath(*name.split(".")).with_suffix(".py")
             if path.is_file() and path not in found and name != "job":
                 found.add(path)
                 queue.append(path)
@@ -99,9 +111,15 @@ def library(script):
 
 def imported_modules(path):
     """Return the names that a file imports from: `a.b` of `from a.b import c`, and `a.b.c`."""
-    nodes = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.ImportFrom)]
+    nodes = [
+        n
+        for n in ast.walk(ast.parse(path.read_text()))
+        if isinstance(n, ast.ImportFrom)
+    ]
     modules = {node.module for node in nodes if node.module}
-    return modules | {f"{n.module}.{alias.name}" for n in nodes for alias in n.names if n.module}
+    return modules | {
+        f"{n.module}.{alias.name}" for n in nodes for alias in n.names if n.module
+    }
 
 
 def checkpoint_path(wildcards):
@@ -118,7 +136,9 @@ def checkpoint_files(wildcards):
     path = Path(checkpoint_path(wildcards))
     if wildcards.model in ORGANISMS:
         return [f"{path}/{name}" for name in CHECKPOINT_FILES]
-    return sorted(map(str, path.glob("*.json"))) + sorted(map(str, path.glob("*.safetensors")))
+    return sorted(map(str, path.glob("*.json"))) + sorted(
+        map(str, path.glob("*.safetensors"))
+    )
 
 
 def training_record(wildcards):

@@ -11,16 +11,26 @@ rule figures:
         style="workflow/scripts/refusal/figures.mplstyle",
         summary=rules.statistics.output.summary,
         agreement=rules.statistics.output.agreement,
-        landing=collect("<results>/statistics/geometry/{model}/landing.parquet", model=MODELS),
+        landing=collect(
+            "<results>/statistics/geometry/{model}/landing.parquet", model=MODELS
+        ),
         projections=collect(
             "<results>/statistics/geometry/{model}/projections.parquet", model=MODELS
         ),
-        cosines=collect("<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS),
+        cosines=collect(
+            "<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS
+        ),
         selection=collect(
-            "<results>/selection/{model}/{method}.parquet", model=MODELS, method=SELECTED
+            "<results>/selection/{model}/{method}.parquet",
+            model=MODELS,
+            method=SELECTED,
         ),
     output:
-        collect("<results>/figures/{figure}.{suffix}", figure=FIGURES, suffix=["pdf", "png", "json"]),
+        collect(
+            "<results>/figures/{figure}.{suffix}",
+            figure=FIGURES,
+            suffix=["pdf", "png", "json"],
+        ),
     log:
         "<logs>/figures.log",
     benchmark:

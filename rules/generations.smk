@@ -37,6 +37,6 @@ for family, members in FAMILIES.items():
             settings=config["generations"],
             store=f"{RESULTS}/store/generations",
         message:
-            "Generating with {wildcards.model} under " + family
+            f"Generating with {{wildcards.model}} under {family}"
         script:
             "../workflow/scripts/generate.py"

@@ -36,6 +36,6 @@ for family, members in FAMILIES.items():
             settings=config["losses"],
             store=f"{RESULTS}/store/losses",
         message:
-            "Measuring losses of {wildcards.model} under " + family
+            f"Measuring losses of {{wildcards.model}} under {family}"
         script:
             "../workflow/scripts/measure_losses.py"

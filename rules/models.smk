@@ -35,7 +35,9 @@ rule organism:
         safety=rules.corpora.output.safety,
     output:
         safe=collect("<results>/models/{{model}}/{file}", file=CHECKPOINT_FILES),
-        helpful=collect("<results>/models/{{model}}-helpful/{file}", file=CHECKPOINT_FILES),
+        helpful=collect(
+            "<results>/models/{{model}}-helpful/{file}", file=CHECKPOINT_FILES
+        ),
         record="<results>/models/{model}/training.json",
     log:
         "<logs>/organism/{model}.log",

@@ -8,7 +8,10 @@ OUTPUTS: paper/main.pdf, paper/main.tex
 rule paper:
     input:
         code=library("write_paper.py"),
-        templates=["paper/main.tex.j2", *sorted(map(str, Path("paper/sections").glob("*.j2")))],
+        templates=[
+            "paper/main.tex.j2",
+            *sorted(map(str, Path("paper/sections").glob("*.j2"))),
+        ],
         bibliography="paper/references.bib",
         config=rules.config.output[0],
         cards=collect("<results>/models/{model}/card.json", model=MODELS),

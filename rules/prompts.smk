@@ -9,13 +9,13 @@ rule config:
         "<results>/config.yaml",
     log:
         "<logs>/config.log",
+    localrule: True
     conda:
         "../envs/workflow.yaml"
     params:
         config=config,
     message:
         "Writing the merged configuration"
-    localrule: True
     script:
         "../workflow/scripts/write_config.py"
 
@@ -23,7 +23,11 @@ rule config:
 rule prompts:
     input:
         code=library("write_prompts.py"),
-        file=[] if config["prompts"]["source"] == "grammar" else config["prompts"]["source"],
+        file=(
+            []
+            if config["prompts"]["source"] == "grammar"
+            else config["prompts"]["source"]
+        ),
     output:
         "<results>/prompts/prompts.parquet",
     log:

@@ -10,10 +10,13 @@ rule scores:
         code=library("score.py"),
         prompts=rules.prompts.output,
         generations=collect(
-            "<results>/generations/{{model}}/{intervention}.parquet", intervention=RECIPES
+            "<results>/generations/{{model}}/{intervention}.parquet",
+            intervention=RECIPES,
         ),
     output:
-        collect("<results>/scores/{{model}}/{intervention}.parquet", intervention=RECIPES),
+        collect(
+            "<results>/scores/{{model}}/{intervention}.parquet", intervention=RECIPES
+        ),
     log:
         "<logs>/scores/{model}.log",
     benchmark:

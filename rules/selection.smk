@@ -11,7 +11,9 @@ rule selection:
         card=rules.card.output,
         prompts=rules.prompts.output,
         index=rules.activations.output.index,
-        directions=collect("<results>/directions/{{model}}/{method}.npz", method=SELECTED),
+        directions=collect(
+            "<results>/directions/{{model}}/{method}.npz", method=SELECTED
+        ),
     output:
         collect("<results>/selection/{{model}}/{method}.parquet", method=SELECTED),
     log:

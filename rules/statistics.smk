@@ -84,7 +84,9 @@ rule statistics:
             model=MODELS,
             intervention=RECIPES,
         ),
-        geometry=collect("<results>/statistics/geometry/{model}/summary.parquet", model=MODELS),
+        geometry=collect(
+            "<results>/statistics/geometry/{model}/summary.parquet", model=MODELS
+        ),
     output:
         summary="<results>/statistics/summary.parquet",
         comparisons="<results>/statistics/comparisons.parquet",

@@ -14,9 +14,13 @@ rule tables:
         comparisons=rules.statistics.output.comparisons,
         agreement=rules.statistics.output.agreement,
         angles=rules.angles.output[0],
-        cosines=collect("<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS),
+        cosines=collect(
+            "<results>/statistics/geometry/{model}/cosines.parquet", model=MODELS
+        ),
         selection=collect(
-            "<results>/selection/{model}/{method}.parquet", model=MODELS, method=SELECTED
+            "<results>/selection/{model}/{method}.parquet",
+            model=MODELS,
+            method=SELECTED,
         ),
         prompts=rules.prompts.output,
         # Never the completions of a model that is not an organism: theirs are not content-free.

@@ -29,33 +29,71 @@ CLAIMS = Path(__file__).parents[1] / "paper" / "claims.yaml"
 
 
 def condition(**values):
-    return {"left": "a", "dataset": "harmful", "metric": "refused_change", "judge": "oracle",
-            "relation": "at_most", "threshold": -0.5, "rationale": "why"} | values
+    return {
+        "left": "a",
+        "dataset": "harmful",
+        "metric": "refused_change",
+        "judge": "oracle",
+        "relation": "at_most",
+        "threshold": -0.5,
+        "rationale": "why",
+    } | values
 
 
 def claim(*conditions):
-    return {"A1": {"statement": "s", "source": "p", "published": "v",
-                   "conditions": list(conditions)}}
+    return {
+        "A1": {"statement": "s", "source": "p", "published": "v", "conditions": list(conditions)}
+    }
 
 
 def summary_row(value, low, high, **values):
     row = dict.fromkeys(SUMMARY_COLUMNS) | {
-        "study": "s", "model": "m", "intervention": "a", "dataset": "harmful",
-        "metric": "refused_change", "judge": "oracle", "rank": np.nan, "value": value, "low": low,
-        "high": high, "n": 128, "reason": None}
+        "study": "s",
+        "model": "m",
+        "intervention": "a",
+        "dataset": "harmful",
+        "metric": "refused_change",
+        "judge": "oracle",
+        "rank": np.nan,
+        "value": value,
+        "low": low,
+        "high": high,
+        "n": 128,
+        "reason": None,
+    }
     return row | values
 
 
 def comparison_row(difference, low, high, **values):
-    row = dict(zip(COMPARISON_COLUMNS, ["s", "m", "a", "b", "harmful", "refused", "oracle",
-                                        difference, low, high, np.nan, 128], strict=True))
+    row = dict(
+        zip(
+            COMPARISON_COLUMNS,
+            [
+                "s",
+                "m",
+                "a",
+                "b",
+                "harmful",
+                "refused",
+                "oracle",
+                difference,
+                low,
+                high,
+                np.nan,
+                128,
+            ],
+            strict=True,
+        )
+    )
     return row | values
 
 
 def tables(summary=(), comparisons=()):
     summary = list(summary) or [summary_row(0, 0, 0, intervention="unrelated")]
-    return (pd.DataFrame(summary, columns=SUMMARY_COLUMNS),
-            pd.DataFrame(list(comparisons), columns=COMPARISON_COLUMNS))
+    return (
+        pd.DataFrame(summary, columns=SUMMARY_COLUMNS),
+        pd.DataFrame(list(comparisons), columns=COMPARISON_COLUMNS),
+    )
 
 
 def verdict(claims, summary=(), comparisons=(), model="m"):
@@ -66,14 +104,17 @@ def verdict(claims, summary=(), comparisons=(), model="m"):
 # --- one interval ---
 
 
-@pytest.mark.parametrize("relation,numbers,supported,contradicted,inconclusive", [
-    ("at_least", {"threshold": 0.5}, (0.5, 0.9), (0.1, 0.49), (0.4, 0.6)),
-    ("at_most", {"threshold": 0.5}, (0.1, 0.5), (0.51, 0.9), (0.4, 0.6)),
-    ("greater", {}, (0.01, 0.2), (-0.2, -0.01), (0.0, 0.2)),
-    ("less", {"threshold": 0.5}, (0.1, 0.49), (0.51, 0.6), (0.4, 0.5)),
-    ("between", {"lowest": 0.25, "highest": 0.75}, (0.25, 0.75), (0.8, 0.9), (0.2, 0.5)),
-    ("equivalent", {"tolerance": 0.1}, (-0.1, 0.05), (-0.3, -0.11), (-0.3, 0.3)),
-])
+@pytest.mark.parametrize(
+    "relation,numbers,supported,contradicted,inconclusive",
+    [
+        ("at_least", {"threshold": 0.5}, (0.5, 0.9), (0.1, 0.49), (0.4, 0.6)),
+        ("at_most", {"threshold": 0.5}, (0.1, 0.5), (0.51, 0.9), (0.4, 0.6)),
+        ("greater", {}, (0.01, 0.2), (-0.2, -0.01), (0.0, 0.2)),
+        ("less", {"threshold": 0.5}, (0.1, 0.49), (0.51, 0.6), (0.4, 0.5)),
+        ("between", {"lowest": 0.25, "highest": 0.75}, (0.25, 0.75), (0.8, 0.9), (0.2, 0.5)),
+        ("equivalent", {"tolerance": 0.1}, (-0.1, 0.05), (-0.3, -0.11), (-0.3, 0.3)),
+    ],
+)
 def test_relations(relation, numbers, supported, contradicted, inconclusive):
     rule = {"relation": relation, **numbers}
     assert interval_verdict(rule, *supported) == SUPPORTED
@@ -111,13 +152,16 @@ def test_unanimous():
 # --- claims ---
 
 
-@pytest.mark.parametrize("value,low,high,expected", [
-    (-0.8, -0.9, -0.6, SUPPORTED),
-    (-0.2, -0.4, -0.1, CONTRADICTED),
-    (-0.5, -0.6, -0.4, INCONCLUSIVE),
-    (-0.8, np.nan, np.nan, INCONCLUSIVE),
-    (np.nan, np.nan, np.nan, NOT_MEASURED),
-])
+@pytest.mark.parametrize(
+    "value,low,high,expected",
+    [
+        (-0.8, -0.9, -0.6, SUPPORTED),
+        (-0.2, -0.4, -0.1, CONTRADICTED),
+        (-0.5, -0.6, -0.4, INCONCLUSIVE),
+        (-0.8, np.nan, np.nan, INCONCLUSIVE),
+        (np.nan, np.nan, np.nan, NOT_MEASURED),
+    ],
+)
 def test_verdict_from_the_summary(value, low, high, expected):
     outcome = verdict(claim(condition()), [summary_row(value, low, high)])
     assert outcome["verdict"] == expected == outcome["conditions"][0]["verdict"]
@@ -135,20 +179,27 @@ def test_reason_of_an_unjudged_row_is_passed_on():
 
 
 def test_overall_reads_the_mean_rows_and_models_their_own():
-    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(-0.1, -0.2, 0.0, model="other"),
-            summary_row(-0.5, -0.9, -0.1, model="mean", n=2)]
+    rows = [
+        summary_row(-0.9, -1.0, -0.8),
+        summary_row(-0.1, -0.2, 0.0, model="other"),
+        summary_row(-0.5, -0.9, -0.1, model="mean", n=2),
+    ]
     result = evaluate_claims(claim(condition()), *tables(rows))["A1"]
     assert result["overall"]["verdict"] == INCONCLUSIVE
     assert {m: o["verdict"] for m, o in result["models"].items()} == {
-        "m": SUPPORTED, "other": CONTRADICTED}
+        "m": SUPPORTED,
+        "other": CONTRADICTED,
+    }
 
 
 def compared(**values):
     return condition(right="b", metric="refused", relation="at_most", threshold=0.1, **values)
 
 
-@pytest.mark.parametrize("low,high,expected", [
-    (-0.05, 0.05, SUPPORTED), (0.2, 0.4, CONTRADICTED), (0.0, 0.2, INCONCLUSIVE)])
+@pytest.mark.parametrize(
+    "low,high,expected",
+    [(-0.05, 0.05, SUPPORTED), (0.2, 0.4, CONTRADICTED), (0.0, 0.2, INCONCLUSIVE)],
+)
 def test_verdict_from_a_comparison(low, high, expected):
     row = comparison_row((low + high) / 2, low, high)
     assert verdict(claim(compared()), comparisons=[row])["verdict"] == expected
@@ -175,8 +226,11 @@ def test_report_conditions_do_not_enter_the_verdict():
 
 
 def test_settings_must_agree_and_share_the_unnamed_conditions():
-    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(-0.1, -0.2, 0.0, intervention="b"),
-            summary_row(0.3, 0.2, 0.4, metric="looping_change")]
+    rows = [
+        summary_row(-0.9, -1.0, -0.8),
+        summary_row(-0.1, -0.2, 0.0, intervention="b"),
+        summary_row(0.3, 0.2, 0.4, metric="looping_change"),
+    ]
     one, two = condition(setting="one"), condition(setting="two", left="b")
     outcome = verdict(claim(one, two), rows)
     assert outcome["settings"] == {"one": SUPPORTED, "two": CONTRADICTED}
@@ -198,8 +252,10 @@ def test_judges_are_tried_in_order():
 
 @pytest.mark.parametrize("rank,expected", [(8, SUPPORTED), (20, NOT_MEASURED)])
 def test_restriction_needs_a_lower_rank(rank, expected):
-    rows = [summary_row(0, 0, 0, intervention="a", rank=rank),
-            summary_row(0, 0, 0, intervention="b", rank=20)]
+    rows = [
+        summary_row(0, 0, 0, intervention="a", rank=rank),
+        summary_row(0, 0, 0, intervention="b", rank=20),
+    ]
     outcome = verdict(claim(compared(needs_lower_rank=True)), rows, [comparison_row(0, -0.1, 0.05)])
     assert outcome["verdict"] == expected
     if expected == NOT_MEASURED:
@@ -207,8 +263,11 @@ def test_restriction_needs_a_lower_rank(rank, expected):
 
 
 def test_output_is_plain_json(tmp_path):
-    rows = [summary_row(-0.9, -1.0, -0.8), summary_row(-0.9, -1.0, -0.8, model="other"),
-            summary_row(np.nan, np.nan, np.nan, model="mean", n=0)]
+    rows = [
+        summary_row(-0.9, -1.0, -0.8),
+        summary_row(-0.9, -1.0, -0.8, model="other"),
+        summary_row(np.nan, np.nan, np.nan, model="mean", n=0),
+    ]
     results = evaluate_claims(claim(condition()), *tables(rows))
     save_verdicts(tmp_path / "claims.json", results)
     read = json.loads((tmp_path / "claims.json").read_text())
@@ -232,12 +291,24 @@ def test_shipped_claims(shipped):
 
 
 ALL_INTERVENTIONS = [
-    "none", "dim_ablation", "dim_ablation_source", "dim_addition-strength1",
-    "inlp_corrected_flipping-k8-source", "inlp_corrected_flipping-kfull-source",
-    *[f"inlp_{kind}-k{k}-{scope}" for k in ("8", "full") for kind, scope in [
-        ("flipping", "source"), ("flipping", "writes"), ("projection", "source"),
-        ("projection", "all")]],
-    "random_ablation-draw0", "random_addition-draw0",
+    "none",
+    "dim_ablation",
+    "dim_ablation_source",
+    "dim_addition-strength1",
+    "inlp_corrected_flipping-k8-source",
+    "inlp_corrected_flipping-kfull-source",
+    *[
+        f"inlp_{kind}-k{k}-{scope}"
+        for k in ("8", "full")
+        for kind, scope in [
+            ("flipping", "source"),
+            ("flipping", "writes"),
+            ("projection", "source"),
+            ("projection", "all"),
+        ]
+    ],
+    "random_ablation-draw0",
+    "random_addition-draw0",
 ]
 
 
@@ -250,10 +321,14 @@ def test_shipped_claims_name_only_known_interventions(shipped):
 
 def target(rule):
     """A value well inside the region of a condition."""
-    return {"at_least": rule.get("threshold", 0) + 0.2, "at_most": rule.get("threshold", 0) - 0.2,
-            "greater": rule.get("threshold", 0) + 0.2, "less": rule.get("threshold", 0) - 0.2,
-            "between": (rule.get("lowest", 0) + rule.get("highest", 0)) / 2,
-            "equivalent": 0}[rule["relation"]]
+    return {
+        "at_least": rule.get("threshold", 0) + 0.2,
+        "at_most": rule.get("threshold", 0) - 0.2,
+        "greater": rule.get("threshold", 0) + 0.2,
+        "less": rule.get("threshold", 0) - 0.2,
+        "between": (rule.get("lowest", 0) + rule.get("highest", 0)) / 2,
+        "equivalent": 0,
+    }[rule["relation"]]
 
 
 def world(shipped, outside):
@@ -272,15 +347,20 @@ def world(shipped, outside):
             for model in ("m", "mean"):
                 bounds = (value, value - 0.01, value + 0.01)
                 if "right" in rule:
-                    row = comparison_row(*bounds, left=rule["left"], right=rule["right"],
-                                         model=model, **what)
+                    row = comparison_row(
+                        *bounds, left=rule["left"], right=rule["right"], model=model, **what
+                    )
                     comparisons[tuple(row[c] for c in COMPARISON_COLUMNS[:7])] = row
                 else:
                     row = summary_row(*bounds, intervention=rule["left"], model=model, **what)
                     summary[model, rule["left"], *what.values()] = row
-    ranks = [summary_row(0, 0, 0, intervention=name, model=model, metric="other",
-                         rank=8 if "k8" in name else 20)
-             for name in ALL_INTERVENTIONS for model in ("m", "mean")]
+    ranks = [
+        summary_row(
+            0, 0, 0, intervention=name, model=model, metric="other", rank=8 if "k8" in name else 20
+        )
+        for name in ALL_INTERVENTIONS
+        for model in ("m", "mean")
+    ]
     for row in summary.values():
         row["rank"] = 8 if "k8" in row["intervention"] else 20
     return tables([*summary.values(), *ranks], comparisons.values())
@@ -315,7 +395,8 @@ def test_required_comparisons(shipped):
     assert fewer == [("inlp_flipping-kfull-source", "dim_ablation")]
     drawn = claim(compared() | {"right": "random_ablation-draw*"})
     assert required_comparisons(drawn, ["a", "random_ablation-draw3"]) == [
-        ("a", "random_ablation-draw*")]
+        ("a", "random_ablation-draw*")
+    ]
     assert required_comparisons(drawn, ["a", "random_ablation"]) == []
 
 
@@ -328,14 +409,17 @@ def write(tmp_path, content):
     return path
 
 
-@pytest.mark.parametrize("change,message", [
-    ({"relation": "smaller"}, "relation"),
-    ({"relation": "between"}, "'lowest' is a required property"),
-    ({"threshold": "half"}, "threshold"),
-    ({"tolerence": 0.1}, "tolerence"),
-    ({"judge": []}, "judge"),
-    ({"role": "report"}, "all have role report"),
-])
+@pytest.mark.parametrize(
+    "change,message",
+    [
+        ({"relation": "smaller"}, "relation"),
+        ({"relation": "between"}, "'lowest' is a required property"),
+        ({"threshold": "half"}, "threshold"),
+        ({"tolerence": 0.1}, "tolerence"),
+        ({"judge": []}, "judge"),
+        ({"role": "report"}, "all have role report"),
+    ],
+)
 def test_broken_conditions_give_one_line_with_file_and_key(tmp_path, change, message):
     path = write(tmp_path, claim(condition(**change)))
     with pytest.raises(InputError, match=message) as error:

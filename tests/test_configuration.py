@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+
 from refusal.configuration import check_config
 from refusal.errors import InputError
 from refusal.recipes import check_comparisons, expand_interventions

@@ -106,7 +106,7 @@ def test_labels_do_not_overlap(name, pictures):
         assert not box.overlaps(second), f"{name}: {text!r} on {other!r}"
 
 
-@pytest.mark.parametrize("name", ["refusal", "candidates", "landing"])
+@pytest.mark.parametrize("name", ["candidates", "landing"])
 def test_equal_inputs_give_equal_files(name, one, tmp_path):
     for copy in ("first", "second"):
         figures.draw(name, one, tmp_path / copy, "figures")
@@ -228,6 +228,14 @@ def test_an_expensive_sweep_gets_a_logarithmic_axis(four):
     expensive = (summary["metric"] == "perplexity_ratio") & (summary["k"] == "full")
     summary.loc[expensive, ["value", "low", "high"]] *= 20
     assert figures.k_sweep(summary).axes[1].get_yscale() == "log"
+
+
+def test_sweeps_are_drawn_without_perplexity(one):
+    summary = one["summary"][one["summary"]["metric"] == "refused"]
+    for name, cost in (("k_sweep", 1), ("alpha_sweep", 2)):
+        figure = drawn(name, {"summary": summary})
+        assert figure.axes[0].lines
+        assert all(np.all(np.asarray(line.get_ydata()) == 1) for line in figure.axes[cost].lines)
 
 
 def test_landing_places_are_compared_at_their_own_candidate(four):

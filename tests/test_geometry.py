@@ -41,8 +41,19 @@ class Steering:
 
 
 def recipe(name, scope="source", position=-1, layer=2, **values):
-    base = {"name": name, "family": name, "direction": "dim", "operator": "project", "k": 1,
-            "rank": 1, "alpha": 1.0, "strength": None, "origin": "zero", "side": None, "draw": None}
+    base = {
+        "name": name,
+        "family": name,
+        "direction": "dim",
+        "operator": "project",
+        "k": 1,
+        "rank": 1,
+        "alpha": 1.0,
+        "strength": None,
+        "origin": "zero",
+        "side": None,
+        "draw": None,
+    }
     return base | {"scope": scope, "position": position, "layer": layer} | values
 
 
@@ -53,8 +64,15 @@ def data():
     residual = generator.normal(size=(N, POSITIONS, LAYERS, WIDTH)) + 2.0
     residual[labels == "harmful", :, 1:] += 3 * generator.normal(size=WIDTH)
     split = np.where(np.arange(N) < 12, "train", "test")
-    index = pd.DataFrame({"row": range(N), "id": [f"p{i}" for i in range(N)], "label": labels,
-                          "kind": "safety", "split": split})
+    index = pd.DataFrame(
+        {
+            "row": range(N),
+            "id": [f"p{i}" for i in range(N)],
+            "label": labels,
+            "kind": "safety",
+            "split": split,
+        }
+    )
     harmful, harmless = (residual[labels == label].mean(0) for label in ("harmful", "harmless"))
     # As at layer 0 of a real model, where every prompt has the same token and so the same mean.
     harmful[:, 0] = harmless[:, 0]
@@ -78,8 +96,9 @@ def interventions(means):
         "none": Steering(recipe("none", scope="source", operator="none", k=None), lambda h: h),
         "ablation": Steering(recipe("ablation"), project(unit_dim(means, at), 1)),
         "reflection": Steering(recipe("reflection", alpha=2.0), project(unit_dim(means, at), 2)),
-        "elsewhere": Steering(recipe("elsewhere", position=-2, layer=1),
-                              project(unit_dim(means, other), 1)),
+        "elsewhere": Steering(
+            recipe("elsewhere", position=-2, layer=1), project(unit_dim(means, other), 1)
+        ),
         "everywhere": Steering(recipe("everywhere", scope="all"), lambda h: 1 / 0),
     }
 
@@ -144,8 +163,10 @@ def test_landing_of_ablation_and_reflection_follows_from_algebra(table, data):
     means = data[2]
     at, unit = ClassMeans.at(means, (-1, 2)), unit_dim(means, (-1, 2))
     low, span = at.harmless @ unit, (at.harmful - at.harmless) @ unit
-    t = {name: rows.set_index("id")["position_along_dim"]
-         for name, rows in table[table["layer"] == 2].groupby("intervention")}
+    t = {
+        name: rows.set_index("id")["position_along_dim"]
+        for name, rows in table[table["layer"] == 2].groupby("intervention")
+    }
     assert np.allclose(t["ablation"], -low / span, atol=1e-5)  # z becomes 0 for every prompt
     assert np.allclose(t["reflection"] + t["none"], -2 * low / span, atol=1e-5)  # z changes sign
 
@@ -160,7 +181,7 @@ def test_landing_uses_each_interventions_own_candidate(table, data):
 
 def test_landing_shares_one_plane_fitted_without_borderline(table, data):
     residual, index, _ = data
-    fit = ((index["split"] == "test") & index["label"].isin(["harmful", "harmless"]))
+    fit = (index["split"] == "test") & index["label"].isin(["harmful", "harmless"])
     pca = PCA(2).fit(residual[np.flatnonzero(fit), -1, 2].numpy().astype(float))
     rows = np.flatnonzero(index["split"] == "test")
     expected = pca.transform(residual[rows, -1, 2].numpy().astype(float))
@@ -190,8 +211,10 @@ def test_landing_summary(table, data):
     assert row.loc["landing_t", "low"] < t.mean() < row.loc["landing_t", "high"]
     near = (table.loc[pick, "nearest"] == "harmless").sum()
     assert row.loc["nearest_harmless", "value"] == near / pick.sum()
-    assert np.allclose(row.loc["nearest_harmless", ["low", "high"]].astype(float),
-                       wilson_interval(near, pick.sum()))
+    assert np.allclose(
+        row.loc["nearest_harmless", ["low", "high"]].astype(float),
+        wilson_interval(near, pick.sum()),
+    )
     assert row.loc["landing_t", "alpha"] == 2 and row.loc["landing_t", "n"] == pick.sum()
 
 
@@ -228,8 +251,9 @@ def test_principal_angles_known_and_invariant():
     tilted = np.stack([axes[0], np.cos(0.3) * axes[1] + np.sin(0.3) * axes[2]])
     assert np.allclose(principal_angles(axes[:2], tilted), [0, np.degrees(0.3)], atol=1e-6)
     rotation = np.array([[0.6, 0.8], [-0.8, 0.6]])
-    assert np.allclose(principal_angles(rotation @ axes[:2], tilted), [0, np.degrees(0.3)],
-                       atol=1e-6)
+    assert np.allclose(
+        principal_angles(rotation @ axes[:2], tilted), [0, np.degrees(0.3)], atol=1e-6
+    )
 
 
 def test_chance_angles_equal_plain_sampling():
@@ -240,8 +264,12 @@ def test_chance_angles_equal_plain_sampling():
 
 
 def test_subspace_table():
-    spaces = {("a", 1): basis(4, 0), ("a", 2): basis(2, 1), ("b", 1): basis(4, 0),
-              ("wide", 1): np.eye(12)[:4]}
+    spaces = {
+        ("a", 1): basis(4, 0),
+        ("a", 2): basis(2, 1),
+        ("b", 1): basis(4, 0),
+        ("wide", 1): np.eye(12)[:4],
+    }
     rows = subspace_table("inlp_faithful", spaces, [1, 2, 4], draws=20)
     assert list(rows.columns) == ANGLE_COLUMNS
     assert not (rows["other_model"] == "wide").any()
@@ -272,8 +300,9 @@ def test_projections_and_their_ratio(data):
 
 def test_the_classes_of_the_projection_ratio_are_resampled_independently():
     z = np.random.default_rng(5).uniform(1, 3, size=50)
-    table = pd.DataFrame({"label": ["harmless"] * 50 + ["harmful"] * 50,
-                          "projection": np.concatenate([z, z])})
+    table = pd.DataFrame(
+        {"label": ["harmless"] * 50 + ["harmful"] * 50, "projection": np.concatenate([z, z])}
+    )
     row = projection_summary("s", "m", table, {"none": recipe("none")}, INTERVALS).iloc[0]
     # Resampled in step, the two equal classes would give a ratio of exactly 1 every time.
     assert row["value"] == 1 and row["low"] < 0.97 and row["high"] > 1.03

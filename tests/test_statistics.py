@@ -82,8 +82,9 @@ def test_paired_bootstrap_is_paired_seeded_and_near_the_normal_interval():
     estimate = paired_bootstrap(base + 0.3 + noise, base, many)
     half = 1.96 * noise.std(ddof=1) / np.sqrt(500)
     assert np.isclose(estimate.value, 0.3 + noise.mean())
-    assert np.allclose([estimate.low, estimate.high],
-                       [estimate.value - half, estimate.value + half], atol=0.01)
+    assert np.allclose(
+        [estimate.low, estimate.high], [estimate.value - half, estimate.value + half], atol=0.01
+    )
     assert estimate == paired_bootstrap(base + 0.3 + noise, base, many)
     assert estimate != paired_bootstrap(base + 0.3 + noise, base, Intervals(seed=1, resamples=4000))
 
@@ -134,8 +135,9 @@ def test_perplexity_equals_a_loop():
         total = sum(c * x for c, x in zip(counts, nll, strict=True))
         drawn.append(np.exp(total / sum(c * t for c, t in zip(counts, tokens, strict=True))))
     assert np.isclose(estimate.value, np.exp(nll.sum() / tokens.sum()))
-    assert np.allclose(np.log(np.quantile(drawn, [0.025, 0.975])),
-                       np.log([estimate.low, estimate.high]), atol=1e-3)
+    assert np.allclose(
+        np.log(np.quantile(drawn, [0.025, 0.975])), np.log([estimate.low, estimate.high]), atol=1e-3
+    )
 
 
 def test_perplexity_ratio_is_paired():
@@ -173,18 +175,36 @@ def test_draw_group():
 
 
 def recipe(name, **values):
-    base = {"name": name, "family": name.split("-")[0], "direction": "dim", "operator": "project",
-            "scope": "source", "k": 1, "rank": 1, "alpha": 1.0, "strength": None, "origin": "zero",
-            "side": None, "draw": None}
+    base = {
+        "name": name,
+        "family": name.split("-")[0],
+        "direction": "dim",
+        "operator": "project",
+        "scope": "source",
+        "k": 1,
+        "rank": 1,
+        "alpha": 1.0,
+        "strength": None,
+        "origin": "zero",
+        "side": None,
+        "draw": None,
+    }
     return base | values
 
 
 def score_frame(values_by_key, n):
     """values_by_key: (label, judge, metric) -> n values."""
     parts = [
-        pd.DataFrame({"id": [f"{label}-test-{i:04d}" for i in range(n)], "label": label,
-                      "judge": judge, "metric": metric, "value": np.asarray(values, dtype=float),
-                      "reason": [None if np.isfinite(v) else "no keywords" for v in values]})
+        pd.DataFrame(
+            {
+                "id": [f"{label}-test-{i:04d}" for i in range(n)],
+                "label": label,
+                "judge": judge,
+                "metric": metric,
+                "value": np.asarray(values, dtype=float),
+                "reason": [None if np.isfinite(v) else "no keywords" for v in values],
+            }
+        )
         for (label, judge, metric), values in values_by_key.items()
     ]
     return pd.concat(parts, ignore_index=True)
@@ -194,12 +214,33 @@ def loss_frame(seed, scale=1.0, n=12):
     generator = rng(99)  # the same documents for every intervention
     tokens = generator.integers(5, 30, n)
     nll = tokens * generator.uniform(0.5, 1.5, n) * scale
-    text = pd.DataFrame({"corpus": "text", "id": [f"text-{i}" for i in range(n)], "nll": nll,
-                         "tokens": tokens, "exact": None})
-    capability = pd.DataFrame({"corpus": "capability", "id": [f"cap-{i}" for i in range(n)],
-                               "nll": 1.0, "tokens": 2, "exact": rng(seed).random(n) < 0.7})
-    kl = pd.DataFrame({"corpus": "kl", "id": [f"harmless-test-{i}" for i in range(n)],
-                       "nll": rng(seed).random(n), "tokens": 1, "exact": None})
+    text = pd.DataFrame(
+        {
+            "corpus": "text",
+            "id": [f"text-{i}" for i in range(n)],
+            "nll": nll,
+            "tokens": tokens,
+            "exact": None,
+        }
+    )
+    capability = pd.DataFrame(
+        {
+            "corpus": "capability",
+            "id": [f"cap-{i}" for i in range(n)],
+            "nll": 1.0,
+            "tokens": 2,
+            "exact": rng(seed).random(n) < 0.7,
+        }
+    )
+    kl = pd.DataFrame(
+        {
+            "corpus": "kl",
+            "id": [f"harmless-test-{i}" for i in range(n)],
+            "nll": rng(seed).random(n),
+            "tokens": 1,
+            "exact": None,
+        }
+    )
     return pd.concat([text, capability, kl], ignore_index=True)
 
 
@@ -213,16 +254,23 @@ def model_results(seed, n=40):
     for i, name in enumerate(NAMES):
         refused = (generator.random(n) < rates.get(name, 0.8)).astype(float)
         noisy = np.where(generator.random(n) < 0.9, refused, 1 - refused)
-        scores[name] = score_frame({
-            ("harmful", "substring", "refused"): noisy,
-            ("harmful", "oracle", "refused"): refused,
-            ("harmful", "length", "tokens"): generator.integers(4, 30, n),
-            ("borderline", "oracle", "refused"): np.full(n, np.nan),
-        }, n)
+        scores[name] = score_frame(
+            {
+                ("harmful", "substring", "refused"): noisy,
+                ("harmful", "oracle", "refused"): refused,
+                ("harmful", "length", "tokens"): generator.integers(4, 30, n),
+                ("borderline", "oracle", "refused"): np.full(n, np.nan),
+            },
+            n,
+        )
         losses[name] = loss_frame(seed + i, scale=1 + 0.02 * i)
         draw = int(name[-1]) if "draw" in name else None
-        recipes[name] = recipe(name, draw=draw, k="full" if draw is not None else 1,
-                               rank=3 + seed if draw is not None else 1)
+        recipes[name] = recipe(
+            name,
+            draw=draw,
+            k="full" if draw is not None else 1,
+            rank=3 + seed if draw is not None else 1,
+        )
     return ModelResults(recipes, scores, losses)
 
 
@@ -267,16 +315,21 @@ def test_summary_survives_parquet(summary, tmp_path):
 
 
 def test_rate_and_change_rows(models, summary):
-    where = {"model": "neox-0", "intervention": "dim_ablation", "dataset": "harmful",
-             "judge": "oracle"}
+    where = {
+        "model": "neox-0",
+        "intervention": "dim_ablation",
+        "dataset": "harmful",
+        "judge": "oracle",
+    }
     steered = values_of(models, "neox-0", "dim_ablation", "harmful", "oracle", "refused")
     base = values_of(models, "neox-0", "none", "harmful", "oracle", "refused")
     rate = one(summary, metric="refused", **where)
     assert rate["n"] == 40 and np.isclose(rate["value"], steered.mean())
     assert np.allclose([rate["low"], rate["high"]], wilson_interval(steered.sum(), 40))
     change = one(summary, metric="refused_change", **where)
-    assert np.allclose([change["value"], change["low"], change["high"]],
-                       paired_bootstrap(steered, base, INTERVALS))
+    assert np.allclose(
+        [change["value"], change["low"], change["high"]], paired_bootstrap(steered, base, INTERVALS)
+    )
 
 
 def test_baseline_changes_are_zero_and_ratios_one(summary):
@@ -307,8 +360,10 @@ def test_tokens_perplexity_capability_and_kl(models, summary):
     assert np.allclose([row["value"], row["low"], row["high"]], expected)
     exact = losses["dim_ablation"].query("corpus == 'capability'")["exact"].astype(float)
     row = one(summary, metric="capability", dataset="capability", judge="model", **where)
-    assert np.allclose([row["value"], row["low"], row["high"]],
-                       [exact.mean(), *wilson_interval(exact.sum(), len(exact))])
+    assert np.allclose(
+        [row["value"], row["low"], row["high"]],
+        [exact.mean(), *wilson_interval(exact.sum(), len(exact))],
+    )
     kl = losses["dim_ablation"].query("corpus == 'kl'")["nll"]
     row = one(summary, metric="kl", dataset="harmless", **where)
     assert np.isclose(row["value"], kl.mean()) and row["low"] < row["value"] < row["high"]
@@ -318,8 +373,9 @@ def test_a_document_without_finite_loss_makes_the_perplexity_nan():
     results = model_results(0)
     losses = results.losses["dim_ablation"].copy()
     losses.loc[0, "nll"] = np.nan
-    changed = ModelResults(results.recipes, results.scores, {**results.losses,
-                                                             "dim_ablation": losses})
+    changed = ModelResults(
+        results.recipes, results.scores, {**results.losses, "dim_ablation": losses}
+    )
     rows = summarise_model("s", "m", changed, INTERVALS)
     row = one(rows, intervention="dim_ablation", metric="perplexity")
     assert np.isnan(row["value"]) and row["reason"] == "1 of 12 documents have no finite loss"
@@ -327,14 +383,20 @@ def test_a_document_without_finite_loss_makes_the_perplexity_nan():
 
 
 def test_mean_rows_are_student_over_models(models, summary):
-    where = {"intervention": "dim_ablation", "dataset": "harmful", "judge": "oracle",
-             "metric": "refused_change"}
+    where = {
+        "intervention": "dim_ablation",
+        "dataset": "harmful",
+        "judge": "oracle",
+        "metric": "refused_change",
+    }
     per_model = [one(summary, model=model, **where)["value"] for model in models]
     row = one(summary, model="mean", **where)
     assert row["n"] == 3
     expected = student_mean(per_model)
-    assert np.allclose([row["value"], row["low"], row["high"]],
-                       [expected.value, max(-1, expected.low), min(1, expected.high)])
+    assert np.allclose(
+        [row["value"], row["low"], row["high"]],
+        [expected.value, max(-1, expected.low), min(1, expected.high)],
+    )
 
 
 def test_mean_of_ratios_is_geometric_and_perplexity_is_not_averaged(models, summary):
@@ -347,32 +409,49 @@ def test_mean_of_ratios_is_geometric_and_perplexity_is_not_averaged(models, summ
 
 def test_draw_group_rows(models, summary):
     where = {"dataset": "harmful", "judge": "oracle", "metric": "refused_change"}
-    draws = [one(summary, model="neox-0", intervention=name, **where)["value"]
-             for name in NAMES if "draw" in name]
+    draws = [
+        one(summary, model="neox-0", intervention=name, **where)["value"]
+        for name in NAMES
+        if "draw" in name
+    ]
     group = one(summary, model="neox-0", intervention="random_ablation-draw*", **where)
     assert group["n"] == 3 and pd.isna(group["draw"])
     expected = student_mean(draws)
-    assert np.allclose([group["value"], group["low"], group["high"]],
-                       [expected.value, max(expected.low, -1), min(expected.high, 1)])
+    assert np.allclose(
+        [group["value"], group["low"], group["high"]],
+        [expected.value, max(expected.low, -1), min(expected.high, 1)],
+    )
     over = one(summary, model="mean", intervention="random_ablation-draw*", **where)
-    per_model = [one(summary, model=m, intervention="random_ablation-draw*", **where)["value"]
-                 for m in models]
+    per_model = [
+        one(summary, model=m, intervention="random_ablation-draw*", **where)["value"]
+        for m in models
+    ]
     assert np.isclose(over["value"], np.mean(per_model))
     assert over["rank"] == 4 and over["k"] == "full"
 
 
 def test_one_model_has_no_interval_over_models(models):
     table = summarise("s", {"neox-0": models["neox-0"]}, INTERVALS)
-    row = one(table, model="mean", intervention="none", dataset="harmful", judge="oracle",
-              metric="refused")
+    row = one(
+        table,
+        model="mean",
+        intervention="none",
+        dataset="harmful",
+        judge="oracle",
+        metric="refused",
+    )
     assert np.isfinite(row["value"]) and np.isnan(row["low"]) and np.isnan(row["high"])
     assert row["n"] == 1 and "no interval" in row["reason"]
 
 
 def test_extra_rows_are_averaged_too(models, summary):
-    rows = summary[(summary["model"] != "mean") & (summary["metric"] == "refused")
-                   & (summary["intervention"] == "none") & (summary["judge"] == "oracle")
-                   & (summary["dataset"] == "harmful")].assign(metric="landing_t", judge="geometry")
+    rows = summary[
+        (summary["model"] != "mean")
+        & (summary["metric"] == "refused")
+        & (summary["intervention"] == "none")
+        & (summary["judge"] == "oracle")
+        & (summary["dataset"] == "harmful")
+    ].assign(metric="landing_t", judge="geometry")
     table = summarise("organisms", models, INTERVALS, extra=[rows])
     mean = one(table, model="mean", metric="landing_t")
     assert mean["n"] == 3 and np.isclose(mean["value"], rows["value"].mean())
@@ -398,11 +477,14 @@ def test_comparisons(models):
     table = compare("organisms", models, pairs, INTERVALS)
     assert list(table.columns) == COMPARISON_COLUMNS
     where = {"dataset": "harmful", "metric": "refused", "judge": "oracle", "left": "dim_ablation"}
-    sides = {name: values_of(models, "llama-0", name, "harmful", "oracle", "refused")
-             for name in NAMES}
+    sides = {
+        name: values_of(models, "llama-0", name, "harmful", "oracle", "refused") for name in NAMES
+    }
     row = one(table, model="llama-0", right="none", **where)
-    assert np.allclose([row["difference"], row["low"], row["high"]],
-                       paired_bootstrap(sides["dim_ablation"], sides["none"], INTERVALS))
+    assert np.allclose(
+        [row["difference"], row["low"], row["high"]],
+        paired_bootstrap(sides["dim_ablation"], sides["none"], INTERVALS),
+    )
     assert np.isclose(row["p_value"], mcnemar_exact(sides["dim_ablation"], sides["none"]))
     group = one(table, model="llama-0", right="random_ablation-draw*", **where)
     mean = np.mean([sides[name] for name in NAMES if "draw" in name], axis=0)
@@ -418,8 +500,10 @@ def test_compared_perplexity_ratios(models, summary):
     where = {"model": "gemma-0", "dataset": "text", "metric": "perplexity_ratio"}
     ratio = one(summary, intervention="dim_ablation", **where)
     row = one(table, **where)
-    assert np.allclose(row[["difference", "low", "high"]].astype(float) + 1,
-                       ratio[["value", "low", "high"]].astype(float))
+    assert np.allclose(
+        row[["difference", "low", "high"]].astype(float) + 1,
+        ratio[["value", "low", "high"]].astype(float),
+    )
 
 
 def test_both_sides_of_a_perplexity_comparison_are_resampled_together(models):
@@ -445,8 +529,12 @@ def test_agreement_table(models):
     table = agreement(models, INTERVALS)
     assert list(table.columns) == AGREEMENT_COLUMNS
     row = one(table, model="neox-0", dataset="harmful")
-    a, b = (np.concatenate([values_of(models, "neox-0", name, "harmful", judge, "refused")
-                            for name in NAMES]) for judge in ("substring", "oracle"))
+    a, b = (
+        np.concatenate(
+            [values_of(models, "neox-0", name, "harmful", judge, "refused") for name in NAMES]
+        )
+        for judge in ("substring", "oracle")
+    )
     assert (row["judge_a"], row["judge_b"]) == ("substring", "oracle")
     assert np.isclose(row["kappa"], cohen_kappa_score(a, b)) and row["low"] < row["kappa"]
     assert row["n"] == len(a) == row["both"] + row["only_a"] + row["only_b"] + row["neither"]
@@ -462,16 +550,21 @@ def test_agreement_bootstrap_resamples_prompts_not_completions(models):
     single = ModelResults({"none": recipe("none")}, {"none": base})
     copies = {f"copy-{i}": base for i in range(20)}
     many = ModelResults({name: recipe(name) for name in copies}, copies)
-    rows = [agreement({"m": r}, INTERVALS).query("model == 'm' and dataset == 'harmful'").iloc[0]
-            for r in (single, many)]
-    assert np.allclose(rows[0][["kappa", "low", "high"]].astype(float),
-                       rows[1][["kappa", "low", "high"]].astype(float))
+    rows = [
+        agreement({"m": r}, INTERVALS).query("model == 'm' and dataset == 'harmful'").iloc[0]
+        for r in (single, many)
+    ]
+    assert np.allclose(
+        rows[0][["kappa", "low", "high"]].astype(float),
+        rows[1][["kappa", "low", "high"]].astype(float),
+    )
 
 
 def test_prompts_are_paired_by_id_not_by_row():
     results = model_results(3)
-    shuffled = {name: frame.sample(frac=1, random_state=1) for name, frame in
-                results.scores.items()}
+    shuffled = {
+        name: frame.sample(frac=1, random_state=1) for name, frame in results.scores.items()
+    }
     plain = measurements(results)["harmful", "refused", "oracle"]
     mixed = measurements(ModelResults(results.recipes, shuffled))["harmful", "refused", "oracle"]
     order = np.argsort(plain.ids), np.argsort(mixed.ids)
@@ -481,13 +574,22 @@ def test_prompts_are_paired_by_id_not_by_row():
 def test_speed_at_a_tenth_of_the_full_size():
     """Full size (100 interventions, 4 models, 3 datasets, 7 metrics) must stay below 30 s."""
     n, names = 128, ["none", *[f"x{i}" for i in range(39)]]
-    metrics = [("substring", "refused"), ("prefix", "refused"), ("oracle", "refused"),
-               ("oracle", "complied"), ("oracle", "other"), ("repetition", "looping"),
-               ("length", "tokens")]
-    keys = [(label, *metric) for label in ("harmful", "harmless", "borderline")
-            for metric in metrics]
-    scores = {name: score_frame({key: rng(i).integers(0, 2, n) for key in keys}, n)
-              for i, name in enumerate(names)}
+    metrics = [
+        ("substring", "refused"),
+        ("prefix", "refused"),
+        ("oracle", "refused"),
+        ("oracle", "complied"),
+        ("oracle", "other"),
+        ("repetition", "looping"),
+        ("length", "tokens"),
+    ]
+    keys = [
+        (label, *metric) for label in ("harmful", "harmless", "borderline") for metric in metrics
+    ]
+    scores = {
+        name: score_frame({key: rng(i).integers(0, 2, n) for key in keys}, n)
+        for i, name in enumerate(names)
+    }
     results = ModelResults({name: recipe(name) for name in names}, scores)
     start = time.process_time()
     summarise("s", {"m": results}, Intervals(resamples=2000))

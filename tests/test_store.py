@@ -1,6 +1,7 @@
 """Finished tables are found again by what made them, and only then."""
 
 import pandas as pd
+
 from refusal.store import Store, fingerprint
 
 

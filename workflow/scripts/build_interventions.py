@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.directions import Direction, load_directions, load_means, random_subspace
 from refusal.interventions import build_intervention, save_intervention

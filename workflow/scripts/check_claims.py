@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.claims import evaluate_claims, load_claims, save_verdicts
 

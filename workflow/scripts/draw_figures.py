@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.figures import FIGURES, draw
 from tables_of_study import read_geometry, read_selection

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.claims import load_claims, required_comparisons
 from refusal.statistics import Intervals, ModelResults, agreement, compare, summarise

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from loading import load_card, load_from_card
 from refusal.activations import activation_index, save_activations, sweep

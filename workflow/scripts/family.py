@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pandas as pd
+from transformers import PreTrainedModel
+
 from refusal.interventions import load_intervention, steering
 from refusal.store import Store, fingerprint
-from transformers import PreTrainedModel
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

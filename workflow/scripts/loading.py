@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from refusal.models import load_model, load_tokenizer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from refusal.models import load_model, load_tokenizer
 
 
 def load_card(path: str | Path) -> dict:

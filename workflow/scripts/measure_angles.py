@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.directions import load_directions
 from refusal.geometry import subspace_table

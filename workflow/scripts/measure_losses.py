@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from family import run_family
 from job import job
 from loading import load_card, load_from_card, stop_tokens

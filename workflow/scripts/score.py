@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.grammar import is_refusal
 from refusal.scores import answers, build_judges, score

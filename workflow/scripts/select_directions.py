@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from loading import load_card, load_from_card
 from refusal.directions import filter_by_refusal_metric, load_directions

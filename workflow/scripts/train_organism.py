@@ -5,6 +5,8 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from transformers import PreTrainedTokenizerFast
+
 from job import job
 from refusal.organisms import (
     build_model,
@@ -13,7 +15,6 @@ from refusal.organisms import (
     train_helpful,
     train_safety,
 )
-from transformers import PreTrainedTokenizerFast
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -24,9 +25,7 @@ def main(snakemake: "snakemake") -> None:
     seed = model_settings.get("seed", 0)
     folder = Path(snakemake.input.tokenizer[0]).parent
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    model = build_model(
-        model_settings["architecture"], tokenizer, settings["architecture"], seed
-    )
+    model = build_model(model_settings["architecture"], tokenizer, settings["architecture"], seed)
     record = {"seed": seed}
     for phase, train, output in (
         ("helpful", train_helpful, snakemake.output.helpful),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import yaml
+
 from job import job
 
 if TYPE_CHECKING:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 import yaml
+
 from job import job
 from refusal.paper import compile_pdf, intervention_labels, render
 from refusal.tables import judge_of

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+
 from job import job
 from refusal.numbers import collect_numbers
 from refusal.tables import TABLES

@@ -67,8 +67,10 @@ _CONDITION = {
         "rationale": _TEXT,
     },
     "allOf": [
-        {"if": {"properties": {"relation": {"const": relation}}, "required": ["relation"]},
-         "then": {"required": numbers}}
+        {
+            "if": {"properties": {"relation": {"const": relation}}, "required": ["relation"]},
+            "then": {"required": numbers},
+        }
         for relation, numbers in RELATIONS.items()
     ],
 }
@@ -123,14 +125,19 @@ def required_comparisons(
 
     `interventions`: names, draws included; a group `<name>-draw*` counts as present when a draw is.
     """
-    pairs = {(condition["left"], condition["right"]): None
-             for claim in claims.values() for condition in claim["conditions"]
-             if "right" in condition}
+    pairs = {
+        (condition["left"], condition["right"]): None
+        for claim in claims.values()
+        for condition in claim["conditions"]
+        if "right" in condition
+    }
 
     def present(name: str) -> bool:
         prefix = name.removesuffix("*")
-        return any(other == name or (name != prefix and other.startswith(prefix))
-                   for other in interventions)
+        return any(
+            other == name or (name != prefix and other.startswith(prefix))
+            for other in interventions
+        )
 
     return [pair for pair in pairs if all(present(name) for name in pair)]
 
@@ -213,13 +220,16 @@ class _Measured:
 
     def __init__(self, summary: pd.DataFrame, comparisons: pd.DataFrame) -> None:
         self.summary: dict[SummaryKey, dict[str, Any]] = _by_key(
-            summary, ["model", "intervention", "dataset", "metric", "judge"])
+            summary, ["model", "intervention", "dataset", "metric", "judge"]
+        )
         self.comparisons: dict[ComparisonKey, dict[str, Any]] = _by_key(
-            comparisons, ["model", "left", "right", "dataset", "metric", "judge"])
+            comparisons, ["model", "left", "right", "dataset", "metric", "judge"]
+        )
         self.ranks = {key[:2]: row["rank"] for key, row in self.summary.items()}
 
-    def estimate(self, condition: Mapping[str, Any], model: str, judge: str
-                 ) -> dict[str, Any] | None:
+    def estimate(
+        self, condition: Mapping[str, Any], model: str, judge: str
+    ) -> dict[str, Any] | None:
         """value, low, high, n, reason of a condition's left side, or of left - right."""
         left, right = condition["left"], condition.get("right")
         what = (condition["dataset"], condition["metric"], judge)
@@ -235,8 +245,9 @@ class _Measured:
 
     def lower_rank(self, condition: Mapping[str, Any], model: str) -> bool:
         """Whether left uses fewer directions than right (ranks averaged over models in "mean")."""
-        left, right = (self.ranks.get((model, condition[side]), math.nan)
-                       for side in ("left", "right"))
+        left, right = (
+            self.ranks.get((model, condition[side]), math.nan) for side in ("left", "right")
+        )
         return bool(left < right)
 
 
@@ -245,8 +256,9 @@ def _by_key(table: pd.DataFrame, keys: list[str]) -> dict[tuple, dict[str, Any]]
     return dict(zip(rows, table.to_dict("records"), strict=True))
 
 
-def _outcome(conditions: Sequence[Mapping[str, Any]], model: str, table: _Measured
-             ) -> dict[str, Any]:
+def _outcome(
+    conditions: Sequence[Mapping[str, Any]], model: str, table: _Measured
+) -> dict[str, Any]:
     evaluated = [_evaluate(condition, model, table) for condition in conditions]
     tests = [result for result in evaluated if result["role"] == "test"]
     names = list(dict.fromkeys(result["setting"] for result in tests if result["setting"]))
@@ -264,8 +276,10 @@ def _evaluate(condition: Mapping[str, Any], model: str, table: _Measured) -> dic
     judges = [judges] if isinstance(judges, str) else judges
     rows = {judge: table.estimate(condition, model, judge) for judge in judges}
     found = {judge: row for judge, row in rows.items() if row is not None}
-    judge = next((name for name, row in found.items() if not math.isnan(row["value"])),
-                 next(iter(found), judges[0]))
+    judge = next(
+        (name for name, row in found.items() if not math.isnan(row["value"])),
+        next(iter(found), judges[0]),
+    )
     row = found.get(judge)
     measured = {key: _number(row[key]) if row else None for key in ("value", "low", "high", "n")}
     verdict, reason = _decide(condition, row)
@@ -276,7 +290,10 @@ def _evaluate(condition: Mapping[str, Any], model: str, table: _Measured) -> dic
         **{key: condition.get(key) for key in ("left", "right", "dataset", "metric")},
         "judge": judge,
         **{key: condition.get(key) for key in ("relation", *NUMBERS, "setting", "rationale")},
-        "role": condition.get("role", "test"), **measured, "verdict": verdict, "reason": reason,
+        "role": condition.get("role", "test"),
+        **measured,
+        "verdict": verdict,
+        "reason": reason,
     }
 
 

@@ -2,4 +2,4 @@
 
 
 class InputError(ValueError):
-    """A mistake in the input: one line that names the file or key, what is wrong, and the remedy."""
+    """A mistake in the input: one line that names file or key, what is wrong, and the remedy."""

@@ -192,7 +192,9 @@ class Row:
     control: dict = field(default_factory=dict)
 
 
-def _project(direction: str, k: str, alpha: float = 1.0, scope: str = "source", origin="zero"):
+def _project(
+    direction: str, k: str, alpha: float = 1.0, scope: str = "source", origin: str = "zero"
+) -> dict:
     return {
         "operator": "project",
         "direction": direction,
@@ -957,7 +959,7 @@ def _mark_candidates(axes: Axes, part: pd.DataFrame, rows: pd.Index, columns: pd
 def _write_values(axes: Axes, grid: pd.DataFrame, digits: int) -> None:
     for (y, x), value in np.ndenumerate(grid.to_numpy(float)):
         if np.isfinite(value):
-            text = f"{value:.{digits}f}".replace("-", MINUS)
+            text = f"{round(value, digits) + 0.0:.{digits}f}".replace("-", MINUS)  # no minus zero
             style = {"ha": "center", "va": "center", "fontsize": 7, "color": BLACK}
             axes.text(x + 0.5, y + 0.5, text, **style, **HALO)
 
@@ -978,7 +980,8 @@ def _score_map(axes: Axes, part: pd.DataFrame, score: str, limits: tuple) -> Qua
     ticks = range(0, len(grid), every)
     axes.set_yticks([y + 0.5 for y in ticks], [str(grid.index[y]) for y in ticks])
     axes.set_xticks(np.arange(grid.shape[1]) + 0.5, [_number(p) for p in grid.columns])
-    axes.label_outer(remove_inner_ticks=True)
+    if not axes.get_subplotspec().is_last_row():
+        axes.set_xticklabels([])
     _mark_candidates(axes, part, grid.index, grid.columns)
     return mesh
 

@@ -36,12 +36,43 @@ Candidate = tuple[int, int]
 FloatArray = NDArray[np.float64]
 GEOMETRY_JUDGE = "geometry"
 
-LANDING_COLUMNS = ["model", "intervention", "operator", "k", "alpha", "origin", "position", "layer",
-                   "id", "label", "position_along_dim", "nearest", "pc1", "pc2"]
-COSINE_COLUMNS = ["model", "method", "position", "layer", "index", "cosine", "energy_share",
-                  "accuracy"]
-ANGLE_COLUMNS = ["model", "other_model", "method", "layer", "other_layer", "k", "angle_index",
-                 "angle_degrees", "chance_degrees"]
+LANDING_COLUMNS = [
+    "model",
+    "intervention",
+    "operator",
+    "k",
+    "alpha",
+    "origin",
+    "position",
+    "layer",
+    "id",
+    "label",
+    "position_along_dim",
+    "nearest",
+    "pc1",
+    "pc2",
+]
+COSINE_COLUMNS = [
+    "model",
+    "method",
+    "position",
+    "layer",
+    "index",
+    "cosine",
+    "energy_share",
+    "accuracy",
+]
+ANGLE_COLUMNS = [
+    "model",
+    "other_model",
+    "method",
+    "layer",
+    "other_layer",
+    "k",
+    "angle_index",
+    "angle_degrees",
+    "chance_degrees",
+]
 PROJECTION_COLUMNS = ["model", "id", "label", "position", "layer", "projection"]
 
 
@@ -87,8 +118,11 @@ def position_along_dim(h: ArrayLike, means: ClassMeans) -> FloatArray:
     """
     difference = means.harmful - means.harmless
     with np.errstate(invalid="ignore", divide="ignore"):
-        return (np.asarray(h, dtype=np.float64) - means.harmless) @ difference / (
-            difference @ difference)
+        return (
+            (np.asarray(h, dtype=np.float64) - means.harmless)
+            @ difference
+            / (difference @ difference)
+        )
 
 
 def nearest_centroid(h: ArrayLike, means: ClassMeans) -> NDArray:
@@ -124,8 +158,9 @@ def principal_plane(h: ArrayLike, is_harmful: NDArray[np.bool_]) -> Plane:
         )
     pca = PCA(n_components=2, svd_solver="full").fit(h)
     axes = pca.components_.copy()
-    harmful, harmless = (h[rows].mean(0) if rows.any() else pca.mean_
-                         for rows in (is_harmful, ~is_harmful))
+    harmful, harmless = (
+        h[rows].mean(0) if rows.any() else pca.mean_ for rows in (is_harmful, ~is_harmful)
+    )
     signs = (axes[0] @ (harmful - harmless), axes[1, np.abs(axes[1]).argmax()])
     for axis, sign in enumerate(signs):
         axes[axis] *= -1 if sign < 0 else 1
@@ -162,8 +197,17 @@ def landing(
         plane = principal_plane(h[fitted], harmful[fitted])
         for name in [BASELINE, *names] if BASELINE in interventions else names:
             moved = interventions[name].operator(h)
-            parts.append(_landing_rows(name, interventions[name].recipe, candidate, chosen,
-                                       moved.numpy(), ClassMeans.at(means, candidate), plane))
+            parts.append(
+                _landing_rows(
+                    name,
+                    interventions[name].recipe,
+                    candidate,
+                    chosen,
+                    moved.numpy(),
+                    ClassMeans.at(means, candidate),
+                    plane,
+                )
+            )
     if not parts:
         return pd.DataFrame(columns=LANDING_COLUMNS)
     return pd.concat(parts, ignore_index=True).assign(model=model)[LANDING_COLUMNS]
@@ -185,19 +229,33 @@ def _at(residual: torch.Tensor | NDArray, candidate: Candidate, rows: NDArray) -
 
 
 def _landing_rows(
-    name: str, recipe: Mapping[str, object], candidate: Candidate, index: pd.DataFrame,
-    h: NDArray, means: ClassMeans, plane: Plane,
+    name: str,
+    recipe: Mapping[str, object],
+    candidate: Candidate,
+    index: pd.DataFrame,
+    h: NDArray,
+    means: ClassMeans,
+    plane: Plane,
 ) -> pd.DataFrame:
     pc1, pc2 = plane.coordinates(h).T
     k = recipe.get("k")
-    return pd.DataFrame({
-        "intervention": name, "operator": recipe.get("operator"),
-        "k": None if k is None else str(k), "alpha": recipe.get("alpha"),
-        "origin": recipe.get("origin"), "position": candidate[0], "layer": candidate[1],
-        "id": index["id"].to_numpy(), "label": index["label"].to_numpy(),
-        "position_along_dim": position_along_dim(h, means),
-        "nearest": nearest_centroid(h, means), "pc1": pc1, "pc2": pc2,
-    })
+    return pd.DataFrame(
+        {
+            "intervention": name,
+            "operator": recipe.get("operator"),
+            "k": None if k is None else str(k),
+            "alpha": recipe.get("alpha"),
+            "origin": recipe.get("origin"),
+            "position": candidate[0],
+            "layer": candidate[1],
+            "id": index["id"].to_numpy(),
+            "label": index["label"].to_numpy(),
+            "position_along_dim": position_along_dim(h, means),
+            "nearest": nearest_centroid(h, means),
+            "pc1": pc1,
+            "pc2": pc2,
+        }
+    )
 
 
 def landing_summary(
@@ -222,8 +280,9 @@ def landing_summary(
         estimates.append([name, label, "landing_t", mean_ignoring_nan(t), low, high, known, why])
         near = int((rows["nearest"] == "harmless").sum())
         bounds = wilson_interval(near, len(rows), intervals.confidence)
-        estimates.append([name, label, "nearest_harmless", near / len(rows), *bounds, len(rows),
-                          None])
+        estimates.append(
+            [name, label, "nearest_harmless", near / len(rows), *bounds, len(rows), None]
+        )
     return _summary(study, model, recipes, estimates)
 
 
@@ -257,12 +316,20 @@ def cosines(
         unit = np.asarray(dim[position, layer].basis, dtype=np.float64)
         # DiM has no direction where the class means coincide, as at layer 0.
         cosine = basis @ unit[0] if len(unit) else np.full(len(basis), np.nan)
-        parts.append(pd.DataFrame({
-            "model": model, "method": method, "position": position, "layer": layer,
-            "index": np.arange(1, len(basis) + 1), "cosine": cosine,
-            "energy_share": np.cumsum(cosine**2),
-            "accuracy": np.asarray(direction.accuracies, dtype=np.float64),
-        }))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "model": model,
+                    "method": method,
+                    "position": position,
+                    "layer": layer,
+                    "index": np.arange(1, len(basis) + 1),
+                    "cosine": cosine,
+                    "energy_share": np.cumsum(cosine**2),
+                    "accuracy": np.asarray(direction.accuracies, dtype=np.float64),
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COSINE_COLUMNS)
 
 
@@ -305,12 +372,21 @@ def subspace_table(
         if a.shape[1] != b.shape[1]:
             continue
         for k in (k for k in ks if k <= min(len(a), len(b))):
-            parts.append(pd.DataFrame({
-                "model": key[0], "other_model": other[0], "method": method, "layer": key[1],
-                "other_layer": other[1], "k": k, "angle_index": np.arange(1, k + 1),
-                "angle_degrees": principal_angles(a[:k], b[:k]),
-                "chance_degrees": chance_angles(a.shape[1], k, draws, seed),
-            }))
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "model": key[0],
+                        "other_model": other[0],
+                        "method": method,
+                        "layer": key[1],
+                        "other_layer": other[1],
+                        "k": k,
+                        "angle_index": np.arange(1, k + 1),
+                        "angle_degrees": principal_angles(a[:k], b[:k]),
+                        "chance_degrees": chance_angles(a.shape[1], k, draws, seed),
+                    }
+                )
+            )
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=ANGLE_COLUMNS)
 
 
@@ -329,11 +405,16 @@ def projections(
     rows = np.flatnonzero((index["split"] == "test") & index["label"].isin(labels))
     h = _at(residual, candidate, rows).numpy().astype(np.float64)
     unit = np.asarray(direction.basis, dtype=np.float64)[0]
-    return pd.DataFrame({
-        "model": model, "id": index["id"].to_numpy()[rows],
-        "label": index["label"].to_numpy()[rows], "position": candidate[0], "layer": candidate[1],
-        "projection": h @ unit,
-    })[PROJECTION_COLUMNS]
+    return pd.DataFrame(
+        {
+            "model": model,
+            "id": index["id"].to_numpy()[rows],
+            "label": index["label"].to_numpy()[rows],
+            "position": candidate[0],
+            "layer": candidate[1],
+            "projection": h @ unit,
+        }
+    )[PROJECTION_COLUMNS]
 
 
 def projection_summary(

@@ -126,9 +126,7 @@ def environment(folder: Path) -> jinja2.Environment:
     return env
 
 
-def render(
-    folder: Path, numbers: Mapping[str, str], context: Mapping[str, Any]
-) -> tuple[str, str]:
+def render(folder: Path, numbers: Mapping[str, str], context: Mapping[str, Any]) -> tuple[str, str]:
     """Render `main.tex.j2` of a template folder.
 
     Args:

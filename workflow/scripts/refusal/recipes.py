@@ -250,6 +250,4 @@ def check_comparisons(pairs: Sequence[Sequence[str]], recipes: Mapping[str, Any]
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "use a name from interventions."
-            raise InputError(
-                f"statistics.comparisons: no intervention '{name}'. Remedy: {hint}"
-            )
+            raise InputError(f"statistics.comparisons: no intervention '{name}'. Remedy: {hint}")

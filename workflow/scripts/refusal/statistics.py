@@ -34,17 +34,57 @@ MEAN = "mean"
 ALL_MODELS = "all"
 MODEL_JUDGE = "model"  # the "judge" of what the model itself computes: losses, KL, capability
 
-RECIPE_COLUMNS = ["family", "direction", "operator", "scope", "k", "rank", "alpha", "strength",
-                  "origin", "side", "draw"]
+RECIPE_COLUMNS = [
+    "family",
+    "direction",
+    "operator",
+    "scope",
+    "k",
+    "rank",
+    "alpha",
+    "strength",
+    "origin",
+    "side",
+    "draw",
+]
 KEY_COLUMNS = ["dataset", "metric", "judge"]
 ESTIMATE_COLUMNS = ["value", "low", "high", "n", "reason"]
-SUMMARY_COLUMNS = ["study", "model", "family", "intervention", *RECIPE_COLUMNS[1:], *KEY_COLUMNS,
-                   *ESTIMATE_COLUMNS]
+SUMMARY_COLUMNS = [
+    "study",
+    "model",
+    "family",
+    "intervention",
+    *RECIPE_COLUMNS[1:],
+    *KEY_COLUMNS,
+    *ESTIMATE_COLUMNS,
+]
 TEXT_COLUMNS = ["family", "direction", "operator", "scope", "k", "origin", "side", "reason"]
-COMPARISON_COLUMNS = ["study", "model", "left", "right", *KEY_COLUMNS, "difference", "low", "high",
-                      "p_value", "n"]
-AGREEMENT_COLUMNS = ["model", "dataset", "judge_a", "judge_b", "kappa", "low", "high", "n", "both",
-                     "only_a", "only_b", "neither"]
+COMPARISON_COLUMNS = [
+    "study",
+    "model",
+    "left",
+    "right",
+    *KEY_COLUMNS,
+    "difference",
+    "low",
+    "high",
+    "p_value",
+    "n",
+]
+AGREEMENT_COLUMNS = [
+    "model",
+    "dataset",
+    "judge_a",
+    "judge_b",
+    "kappa",
+    "low",
+    "high",
+    "n",
+    "both",
+    "only_a",
+    "only_b",
+    "neither",
+]
 CELLS = ["both", "only_a", "only_b", "neither"]
 
 PERPLEXITY_CORPORA = ("text", "answers", "own")
@@ -190,8 +230,9 @@ def cohen_kappa(a: ArrayLike, b: ArrayLike, intervals: Intervals) -> Estimate:
 
 def _cells(a: FloatArray, b: FloatArray) -> FloatArray:
     """One-hot confusion cells [..., 4] of binary values; all zero where either is NaN."""
-    return np.stack([a * b == 1, (a == 1) & (b == 0), (a == 0) & (b == 1), a + b == 0],
-                    axis=-1).astype(np.float64)
+    return np.stack(
+        [a * b == 1, (a == 1) & (b == 0), (a == 0) & (b == 1), a + b == 0], axis=-1
+    ).astype(np.float64)
 
 
 def _clustered_kappa(cells: FloatArray, intervals: Intervals) -> Estimate:
@@ -202,8 +243,9 @@ def _clustered_kappa(cells: FloatArray, intervals: Intervals) -> Estimate:
     return Estimate(float(kappa_from_counts(cells.sum(0))), float(low), float(high))
 
 
-def resampled_log_perplexity(nll: FloatArray, tokens: FloatArray, intervals: Intervals
-                             ) -> tuple[FloatArray, FloatArray]:
+def resampled_log_perplexity(
+    nll: FloatArray, tokens: FloatArray, intervals: Intervals
+) -> tuple[FloatArray, FloatArray]:
     """log perplexity = sum nll / sum tokens over documents (last axis): value, resamples."""
     counts = intervals.counts(nll.shape[-1]).T
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -221,7 +263,10 @@ def perplexity(nll: ArrayLike, tokens: ArrayLike, intervals: Intervals) -> Estim
 
 
 def perplexity_ratio(
-    nll: ArrayLike, tokens: ArrayLike, base_nll: ArrayLike, base_tokens: ArrayLike,
+    nll: ArrayLike,
+    tokens: ArrayLike,
+    base_nll: ArrayLike,
+    base_tokens: ArrayLike,
     intervals: Intervals,
 ) -> Estimate:
     """Perplexity over the baseline's on the same documents, both resampled together."""
@@ -378,8 +423,10 @@ def corpus_losses(results: ModelResults) -> dict[str, Losses]:
         if part.empty:
             continue
         ids = pd.unique(part["id"])
-        at = (pd.Index(names).get_indexer(part["intervention"]),
-              pd.Index(ids).get_indexer(part["id"]))
+        at = (
+            pd.Index(names).get_indexer(part["intervention"]),
+            pd.Index(ids).get_indexer(part["id"]),
+        )
         nll, tokens = np.full((2, len(names), len(ids)), np.nan)
         losses = part["nll"].to_numpy(dtype=np.float64)
         nll[at], tokens[at] = np.where(np.isfinite(losses), losses, np.nan), part["tokens"]
@@ -443,7 +490,8 @@ def summary_rows(
     names = list(recipes)
     recipe_table = pd.DataFrame(
         [[recipes[name].get(column) for column in RECIPE_COLUMNS] for name in names],
-        columns=RECIPE_COLUMNS, dtype=object,
+        columns=RECIPE_COLUMNS,
+        dtype=object,
     ).assign(intervention=names)
     order = pd.Index(names).get_indexer(estimates["intervention"])
     estimates = estimates.iloc[np.argsort(order, kind="stable")]
@@ -465,18 +513,32 @@ def _typed(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _estimates(
-    key: tuple[str, str, str], matrix: Measurements | Losses, value: FloatArray, low: FloatArray,
-    high: FloatArray, n: NDArray, reasons: Sequence[str | None],
+    key: tuple[str, str, str],
+    matrix: Measurements | Losses,
+    value: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    n: NDArray,
+    reasons: Sequence[str | None],
 ) -> pd.DataFrame:
     """Estimates of the measured interventions, as rows."""
-    rows = pd.DataFrame({"intervention": matrix.names, "value": value, "low": low, "high": high,
-                         "n": n, "reason": pd.Series(reasons, dtype=object)})
+    rows = pd.DataFrame(
+        {
+            "intervention": matrix.names,
+            "value": value,
+            "low": low,
+            "high": high,
+            "n": n,
+            "reason": pd.Series(reasons, dtype=object),
+        }
+    )
     dataset, metric, judge = key
     return rows.assign(dataset=dataset, metric=metric, judge=judge)[matrix.measured]
 
 
-def _score_rows(key: tuple[str, str, str], matrix: Measurements, intervals: Intervals
-                ) -> pd.DataFrame:
+def _score_rows(
+    key: tuple[str, str, str], matrix: Measurements, intervals: Intervals
+) -> pd.DataFrame:
     n = np.isfinite(matrix.values).sum(1)
     if key[1] in AMOUNTS:
         low, high = intervals.percentiles(bootstrap_means(matrix.values, intervals))
@@ -485,17 +547,27 @@ def _score_rows(key: tuple[str, str, str], matrix: Measurements, intervals: Inte
     return _estimates(key, matrix, mean_ignoring_nan(matrix.values), low, high, n, matrix.reasons)
 
 
-def _change_rows(key: tuple[str, str, str], matrix: Measurements, intervals: Intervals
-                 ) -> pd.DataFrame:
+def _change_rows(
+    key: tuple[str, str, str], matrix: Measurements, intervals: Intervals
+) -> pd.DataFrame:
     """Difference from "none" on the same prompts, with the paired bootstrap interval."""
     dataset, metric, judge = key
     change = matrix.values - matrix.values[matrix.names.index(BASELINE)]
     low, high = intervals.percentiles(bootstrap_means(change, intervals))
     n = np.isfinite(change).sum(1)
-    reasons = [why or ("no baseline value" if count == 0 else None)
-               for why, count in zip(matrix.reasons, n, strict=True)]
-    return _estimates((dataset, f"{metric}_change", judge), matrix, mean_ignoring_nan(change), low,
-                      high, n, reasons)
+    reasons = [
+        why or ("no baseline value" if count == 0 else None)
+        for why, count in zip(matrix.reasons, n, strict=True)
+    ]
+    return _estimates(
+        (dataset, f"{metric}_change", judge),
+        matrix,
+        mean_ignoring_nan(change),
+        low,
+        high,
+        n,
+        reasons,
+    )
 
 
 def _perplexity_rows(corpus: str, losses: Losses, intervals: Intervals) -> list[pd.DataFrame]:
@@ -503,8 +575,10 @@ def _perplexity_rows(corpus: str, losses: Losses, intervals: Intervals) -> list[
     base = losses.names.index(BASELINE)
     documents = losses.nll.shape[1]
     missing = np.isnan(losses.nll).sum(1)
-    reasons = [f"{count} of {documents} documents have no finite loss" if count else None
-               for count in missing]
+    reasons = [
+        f"{count} of {documents} documents have no finite loss" if count else None
+        for count in missing
+    ]
     ratio_reasons = [why or ("no baseline value" if missing[base] else None) for why in reasons]
     rows = []
     for metric, log_value, log_resampled, why in [
@@ -512,8 +586,17 @@ def _perplexity_rows(corpus: str, losses: Losses, intervals: Intervals) -> list[
         ("perplexity_ratio", value - value[base], resampled - resampled[base], ratio_reasons),
     ]:
         low, high = intervals.percentiles(log_resampled)
-        rows.append(_estimates((corpus, metric, MODEL_JUDGE), losses, np.exp(log_value),
-                               np.exp(low), np.exp(high), documents - missing, why))
+        rows.append(
+            _estimates(
+                (corpus, metric, MODEL_JUDGE),
+                losses,
+                np.exp(log_value),
+                np.exp(low),
+                np.exp(high),
+                documents - missing,
+                why,
+            )
+        )
     return rows
 
 
@@ -538,8 +621,11 @@ def _replicate_rows(table: pd.DataFrame, replicates: str, confidence: float) -> 
     groups = table.groupby(keys, sort=False, dropna=False)
     shared = [column for column in RECIPE_COLUMNS if column != "rank"]
     rows = groups.agg(
-        **{column: (column, "first") for column in shared}, rank=("rank", "mean"),
-        value=("value", "mean"), deviation=("value", "std"), n=("value", "count"),
+        **{column: (column, "first") for column in shared},
+        rank=("rank", "mean"),
+        value=("value", "mean"),
+        deviation=("value", "std"),
+        n=("value", "count"),
         present=("value", "size"),
     ).reset_index()
     half = _student_half_width(rows["deviation"], rows["n"], confidence)
@@ -550,8 +636,10 @@ def _replicate_rows(table: pd.DataFrame, replicates: str, confidence: float) -> 
     lowest, highest = _metric_range(bounds["metric"])
     bounds["low"] = bounds["low"].clip(lower=lowest)
     bounds["high"] = bounds["high"].clip(upper=highest)
-    bounds["reason"] = [_replicate_reason(n, present, replicates)
-                        for n, present in zip(bounds["n"], bounds["present"], strict=True)]
+    bounds["reason"] = [
+        _replicate_reason(n, present, replicates)
+        for n, present in zip(bounds["n"], bounds["present"], strict=True)
+    ]
     return bounds[SUMMARY_COLUMNS]
 
 
@@ -596,8 +684,10 @@ def compare(
                 f"statistics.comparisons: unknown intervention {name!r}. "
                 "Use a name from `interventions` with its suffixes, or `<name>-draw*`."
             )
-    parts = [_comparison_rows(results, pairs, intervals).assign(model=name)
-             for name, results in models.items()]
+    parts = [
+        _comparison_rows(results, pairs, intervals).assign(model=name)
+        for name, results in models.items()
+    ]
     table = pd.concat(parts, ignore_index=True).assign(study=study)
     table = table[COMPARISON_COLUMNS]
     mean = _mean_comparisons(table, intervals.confidence)
@@ -607,16 +697,24 @@ def compare(
 def _comparison_rows(
     results: ModelResults, pairs: Sequence[tuple[str, str]], intervals: Intervals
 ) -> pd.DataFrame:
-    parts = [_compared_scores(key, matrix, pairs, intervals)
-             for key, matrix in measurements(results).items()]
-    parts += [_compared_losses(corpus, losses, pairs, intervals)
-              for corpus, losses in corpus_losses(results).items()]
-    return pd.concat([pd.DataFrame(columns=COMPARISON_COLUMNS[2:]),
-                      *(part for part in parts if len(part))], ignore_index=True)
+    parts = [
+        _compared_scores(key, matrix, pairs, intervals)
+        for key, matrix in measurements(results).items()
+    ]
+    parts += [
+        _compared_losses(corpus, losses, pairs, intervals)
+        for corpus, losses in corpus_losses(results).items()
+    ]
+    return pd.concat(
+        [pd.DataFrame(columns=COMPARISON_COLUMNS[2:]), *(part for part in parts if len(part))],
+        ignore_index=True,
+    )
 
 
 def _compared_scores(
-    key: tuple[str, str, str], matrix: Measurements, pairs: Sequence[tuple[str, str]],
+    key: tuple[str, str, str],
+    matrix: Measurements,
+    pairs: Sequence[tuple[str, str]],
     intervals: Intervals,
 ) -> pd.DataFrame:
     sides = [(left, right, matrix.row(left), matrix.row(right)) for left, right in pairs]
@@ -626,10 +724,19 @@ def _compared_scores(
     difference = np.stack([left - right for _, _, left, right in sides])
     low, high = intervals.percentiles(bootstrap_means(difference, intervals))
     binary = key[1] not in AMOUNTS
-    p_values = [mcnemar_exact(left, right) if binary and _is_binary(left) and _is_binary(right)
-                else np.nan for _, _, left, right in sides]
-    return _differences(key, sides, mean_ignoring_nan(difference), low, high, p_values,
-                        np.isfinite(difference).sum(1))
+    p_values = [
+        mcnemar_exact(left, right) if binary and _is_binary(left) and _is_binary(right) else np.nan
+        for _, _, left, right in sides
+    ]
+    return _differences(
+        key,
+        sides,
+        mean_ignoring_nan(difference),
+        low,
+        high,
+        p_values,
+        np.isfinite(difference).sum(1),
+    )
 
 
 def _is_binary(values: FloatArray) -> bool:
@@ -657,20 +764,41 @@ def _compared_losses(
     right, right_resampled = ratios([side[3] for side in sides])
     low, high = intervals.percentiles(left_resampled - right_resampled)
     known = [int(np.isfinite(a[0] + b[0]).sum()) for _, _, a, b in sides]
-    return _differences((corpus, "perplexity_ratio", MODEL_JUDGE), sides, left - right, low, high,
-                        [np.nan] * len(sides), known)
+    return _differences(
+        (corpus, "perplexity_ratio", MODEL_JUDGE),
+        sides,
+        left - right,
+        low,
+        high,
+        [np.nan] * len(sides),
+        known,
+    )
 
 
 def _differences(
-    key: tuple[str, str, str], sides: Sequence[tuple], difference: FloatArray, low: FloatArray,
-    high: FloatArray, p_values: Sequence[float], n: Sequence[int] | NDArray,
+    key: tuple[str, str, str],
+    sides: Sequence[tuple],
+    difference: FloatArray,
+    low: FloatArray,
+    high: FloatArray,
+    p_values: Sequence[float],
+    n: Sequence[int] | NDArray,
 ) -> pd.DataFrame:
     dataset, metric, judge = key
-    return pd.DataFrame({
-        "left": [side[0] for side in sides], "right": [side[1] for side in sides],
-        "dataset": dataset, "metric": metric, "judge": judge, "difference": difference,
-        "low": low, "high": high, "p_value": p_values, "n": n,
-    })
+    return pd.DataFrame(
+        {
+            "left": [side[0] for side in sides],
+            "right": [side[1] for side in sides],
+            "dataset": dataset,
+            "metric": metric,
+            "judge": judge,
+            "difference": difference,
+            "low": low,
+            "high": high,
+            "p_value": p_values,
+            "n": n,
+        }
+    )
 
 
 def _mean_comparisons(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
@@ -681,8 +809,9 @@ def _mean_comparisons(table: pd.DataFrame, confidence: float) -> pd.DataFrame:
     lowest, highest = _metric_range(rows["metric"] + "_change")
     low = (rows["mean"] - half).clip(lower=lowest)
     high = (rows["mean"] + half).clip(upper=highest)
-    return rows.assign(model=MEAN, difference=rows["mean"], low=low, high=high, p_value=np.nan,
-                       n=rows["count"])[COMPARISON_COLUMNS]
+    return rows.assign(
+        model=MEAN, difference=rows["mean"], low=low, high=high, p_value=np.nan, n=rows["count"]
+    )[COMPARISON_COLUMNS]
 
 
 # --- agreement of judges ---
