@@ -49,9 +49,11 @@ DATASETS = {
     "capability": "capability questions",
 }
 VERDICTS = {
-    "supported": "is supported: the whole interval lies where the claim expects it",
-    "contradicted": "is contradicted: the whole interval lies where the claim excludes it",
-    "inconclusive": "is left open: an interval straddles its bound, or the settings disagree",
+    "supported": "is supported: the interval of every condition lies where the claim expects it",
+    "contradicted": "is contradicted: in every setting, the whole interval of at least one "
+    "condition lies where the claim excludes it",
+    "inconclusive": "is left open: an interval straddles its bound or is missing, or the settings "
+    "disagree",
     "not measured": "could not be checked in this study",
 }
 
