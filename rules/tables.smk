@@ -9,6 +9,7 @@ rule tables:
     input:
         code=library("write_tables.py"),
         cards=collect("<results>/models/{model}/card.json", model=MODELS),
+        means=collect("<results>/directions/{model}/means.npz", model=MODELS),
         claims=rules.claims.output[0],
         summary=rules.statistics.output.summary,
         comparisons=rules.statistics.output.comparisons,

@@ -71,7 +71,7 @@ def _check_models(models: Mapping[str, Mapping]) -> None:
         if "path" in model:
             _check_checkpoint_path(key, model["path"])
             continue
-        extra = sorted(set(model) - {"architecture", "seed"})
+        extra = sorted(set(model) - {"architecture", "seed", "refusal_tokens"})
         if extra:
             raise InputError(
                 f"{key}: `{extra[0]}` only applies to loaded models; remove it, "
