@@ -60,6 +60,7 @@ FIGURES = [
 ]
 TABLES = [
     "models",
+    "training",
     "selection",
     "rejections",
     "main",

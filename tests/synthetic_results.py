@@ -42,6 +42,7 @@ class Scenario:
 
 SUPPORTED = Scenario()
 CONTRADICTED = Scenario("contradicted", ablation=0.8, projection=0.1, flipping=0.7, addition=0.1)
+ONE_MODEL = Scenario(models=("neox-0",))
 UNMEASURED = Scenario(
     "not measured",
     models=("neox-0", "llama-0"),
@@ -523,6 +524,30 @@ def projections(scenario: Scenario = SUPPORTED, n: int = 60) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _training(seed: int) -> dict:
+    """A training record; only the first model's safety tuning misses its criteria."""
+    phases = {
+        "helpful": {"copying": 0.97, "judgement": 0.96},
+        "safety": {"harmful": 0.97, "harmless": 0.99, "borderline": 0.9, "copying": 0.96},
+    }
+    records = {
+        phase: {
+            "steps": 900 if phase == "helpful" else 250,
+            "decay_start": 750 if phase == "helpful" else 175,
+            "criteria_met": phase == "helpful" or seed > 0,
+            "cpu_seconds": 75.0,
+            "curve": [{"step": 900 if phase == "helpful" else 250} | values],
+        }
+        for phase, values in phases.items()
+    }
+    return {"seed": seed, **records, "cpu_seconds": 150.5 + seed}
+
+
+def class_sizes(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented numbers of training prompts per class."""
+    return pd.DataFrame({"model": scenario.models, "harmful": 121, "harmless": 127})
+
+
 def cards(scenario: Scenario = SUPPORTED) -> list[dict]:
     """Invented model cards."""
     return [
@@ -542,7 +567,7 @@ def cards(scenario: Scenario = SUPPORTED) -> list[dict]:
             "weights_sha256": None,
             "refusal_tokens": [40],
             "refusal_token_strings": ["I"],
-            "trained": {"cpu_seconds": 150.5 + index, "seed": index},
+            "trained": _training(index),
         }
         for index, model in enumerate(scenario.models)
     ]

@@ -238,9 +238,7 @@ def test_criteria_use_validation_objects_and_balance_the_verdict():
     items = grammar.judgement_criterion(50, seed=3)
     assert Counter(item.expected for item in items) == {"Yes": 25, "No": 25}
     for item in grammar.copying_criterion(30, seed=3):
-        matching = [
-            thing for thing in grammar.part_of() if item.expected.endswith(f" {thing}")
-        ]
+        matching = [thing for thing in grammar.part_of() if item.expected.endswith(f" {thing}")]
         assert {grammar.part_of()[max(matching, key=len)]} == {"validation"}
         assert item.prompt.count(item.expected) == 1
 

@@ -3,10 +3,13 @@
 import math
 import string
 import subprocess
+from collections import namedtuple
 
 import pytest
 
-from refusal.latex import MISSING, escape_latex, estimate, interval, number, tabular
+from refusal.latex import MISSING, escape_latex, estimate, interval, number, stacked, tabular
+
+Estimate = namedtuple("Estimate", ["value", "low", "high"])
 
 DOCUMENT = r"""\documentclass{article}
 \usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}\usepackage{textcomp,lmodern,siunitx,booktabs}
@@ -59,3 +62,16 @@ def test_a_table_repeats_its_header_only_where_it_breaks():
     table = tabular("ll", ["a", "b"], [["heading"], ["1", "2"]])
     assert r"\endhead" not in table and r"\multicolumn{2}{l}{\textit{heading}}" in table
     assert r"\endhead" in tabular("ll", ["a", "b"], [["1", "2"]], "longtable")
+
+
+def test_an_empty_table_says_so():
+    assert "nothing of this kind was measured" in tabular("ll", ["a", "b"], [])
+
+
+def test_a_value_stands_over_its_interval():
+    assert stacked(Estimate(0.5, 0.4, 0.6)) == (
+        r"\num{0.50}",
+        r"{\scriptsize [\num{0.40}, \num{0.60}]}",
+    )
+    assert stacked(Estimate(0.5, math.nan, math.nan)) == (r"\num{0.50}", "")
+    assert stacked(None) == (MISSING, "")

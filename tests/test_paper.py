@@ -1,6 +1,7 @@
 """The paper says what was measured: for contrasting studies, reproducibly, or not at all."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,9 +12,9 @@ import yaml
 from refusal.claims import evaluate_claims, load_claims
 from refusal.configuration import check_config
 from refusal.errors import InputError
-from refusal.figures import FIGURES
+from refusal.figures import FIGURES, draw
 from refusal.numbers import collect_numbers
-from refusal.paper import Numbers, compile_pdf, intervention_labels, render
+from refusal.paper import Numbers, claims_by_verdict, compile_pdf, intervention_labels, render
 from refusal.tables import TABLES, judge_of
 
 ROOT = Path(__file__).parents[1]
@@ -21,23 +22,33 @@ SCENARIOS = {
     "supported": synthetic.SUPPORTED,
     "contradicted": synthetic.CONTRADICTED,
     "not measured": synthetic.UNMEASURED,
+    "one model": synthetic.ONE_MODEL,
 }
+FRAMES = ("summary", "comparisons", "agreement", "selection", "cosines", "angles", "cards")
+FRAMES = (*FRAMES, "class_sizes", "landing", "projections")
 
 
-def study(scenario: synthetic.Scenario, verdict: str = "supported") -> dict:
-    """All frames that tables and numbers take; every claim with the same verdict."""
-    names = ("summary", "comparisons", "agreement", "selection", "cosines", "angles", "cards")
-    frames = {name: getattr(synthetic, name)(scenario) for name in names}
+def study(scenario: synthetic.Scenario, verdict: str | None = "supported") -> dict:
+    """All frames that tables, figures and numbers take; every claim with the same verdict."""
+    frames = {name: getattr(synthetic, name)(scenario) for name in FRAMES}
     claims = load_claims(ROOT / "paper" / "claims.yaml")
     frames["claims"] = evaluate_claims(claims, frames["summary"], frames["comparisons"])
     for claim in frames["claims"].values():
-        claim["overall"]["verdict"] = verdict
+        claim["overall"]["verdict"] = verdict or claim["overall"]["verdict"]
     row = {"model": "m_1", "intervention": "none", "text": r"50% & \more", "completion": "{a}_b"}
     frames["examples"] = pd.DataFrame([row])
     return frames
 
 
-def write(folder: Path, frames: dict) -> str:
+def figure_records(folder: Path, frames: dict, drawn: bool) -> dict:
+    """Records of all figures: drawn, or with the reason why not."""
+    if drawn:
+        return {name: draw(name, frames, folder / name, "figures") for name in FIGURES}
+    absent = {"available": False, "rule": "figures", "reason": "Nothing was drawn in this test."}
+    return {name: {"name": name, **absent} for name in FIGURES}
+
+
+def write(folder: Path, frames: dict, drawn: bool = False) -> str:
     """Write everything that the paper includes; return its text."""
     for name in ("tables", "figures", "paper"):
         (folder / name).mkdir()
@@ -46,14 +57,12 @@ def write(folder: Path, frames: dict) -> str:
         (folder / "tables" / f"{name}.tex").write_text(source)
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     schema = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
-    reason = "Nothing was drawn in this test."
-    absent = {"available": False, "rule": "figures", "reason": reason}
     context = {
         "config": check_config(config, schema),
         "cards": frames["cards"],
         "claims": frames["claims"],
         "labels": intervention_labels(frames["summary"]),
-        "figures": {name: {"name": name, **absent} for name in FIGURES},
+        "figures": figure_records(folder / "figures", frames, drawn),
         "judge": judge_of(frames["summary"]),
         "organisms": True,
     }
@@ -65,51 +74,105 @@ def write(folder: Path, frames: dict) -> str:
     return text
 
 
-@pytest.fixture(scope="module", params=SCENARIOS)
-def paper(request, tmp_path_factory):
-    """(scenario, folder, text, claims) of one study."""
-    folder = tmp_path_factory.mktemp("paper")
-    frames = study(SCENARIOS[request.param], request.param)
-    return request.param, folder, write(folder, frames), frames["claims"]
+@pytest.fixture(scope="module")
+def papers(tmp_path_factory) -> dict:
+    """(folder, text, frames) of every scenario; figures are drawn for the first."""
+    made = {}
+    for name, scenario in SCENARIOS.items():
+        folder = tmp_path_factory.mktemp("paper")
+        frames = study(scenario, None if name == "one model" else name)
+        made[name] = folder, write(folder, frames, drawn=name == "supported"), frames
+    return made
 
 
-def test_it_compiles_to_the_same_bytes_twice(paper):
-    _, folder, _, _ = paper
-    source, target = folder / "paper" / "main.tex", folder / "paper" / "main.pdf"
-    compile_pdf(source, target)
-    first = target.read_bytes()
-    compile_pdf(source, target)
-    assert first.startswith(b"%PDF") and target.read_bytes() == first
+def compiled(folder: Path, name: str = "main") -> tuple[bytes, str]:
+    """The PDF of a paper, and the log of LaTeX."""
+    target = folder / "paper" / f"{name}.pdf"
+    log = compile_pdf(folder / "paper" / f"{name}.tex", target)
+    return target.read_bytes(), log
 
 
-def test_every_verdict_of_the_text_is_the_measured_one(paper):
-    _, _, text, claims = paper
-    words = {
-        "supported": "is supported",
-        "contradicted": "is contradicted",
-        "inconclusive": "is left open",
-        "not measured": "was not measured",
-    }
-    listed = text.partition("Claim by claim:")[2].partition(r"\paragraph")[0]
-    for name, claim in claims.items():
-        assert f"{name} {words[claim['overall']['verdict']]}" in listed
+def abstract(text: str) -> str:
+    found = text.partition(r"\begin{abstract}")[2].partition(r"\end{abstract}")[0]
+    return " ".join(found.split())
 
 
-def test_the_abstract_counts_the_verdicts(paper):
-    scenario, _, text, claims = paper
-    words = {
-        "supported": "are supported",
-        "contradicted": "are contradicted",
-        "not measured": "could not be checked",
-    }
-    abstract = text.partition(r"\begin{abstract}")[2].partition(r"\end{abstract}")[0]
-    assert rf"\result{{count/claims {scenario}}} {words[scenario]}" in abstract
-    assert not [w for verdict, w in words.items() if verdict != scenario and w in abstract]
-    assert len(claims) == 8
+def test_the_same_inputs_give_the_same_bytes(papers):
+    folder, _, _ = papers["supported"]
+    first, log = compiled(folder)
+    assert first.startswith(b"%PDF") and compiled(folder)[0] == first
+    assert "undefined" not in log.lower().replace("undefined@", "")
 
 
-def test_missing_figures_are_said_to_be_missing(paper):
-    assert "Nothing was drawn in this test." in paper[2]
+def test_every_table_fits_without_being_shrunk(papers):
+    folder, text, _ = papers["supported"]
+    shrinking = r"\adjustbox{max width=\linewidth}"
+    assert shrinking in text
+    (folder / "paper" / "plain.tex").write_text(text.replace(shrinking, r"\mbox"))
+    _, log = compiled(folder, "plain")
+    widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log)]
+    assert max(widths, default=0) < 3, widths
+
+
+@pytest.mark.parametrize("name", ["not measured", "one model"])
+def test_small_studies_compile(papers, name):
+    assert compiled(papers[name][0])[0].startswith(b"%PDF")
+
+
+def test_a_single_model_is_no_mean_over_models(papers):
+    _, text, frames = papers["one model"]
+    assert len(frames["cards"]) == 1
+    assert "mean over models with" not in text and "one model" in abstract(text)
+    assert r"\result{count/models}" not in text
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_every_verdict_of_the_text_is_the_measured_one(papers, name):
+    _, text, frames = papers[name]
+    listed = text.partition(r"\section{What holds")[2].partition("Each verdict")[0]
+    found = claims_by_verdict(frames["claims"])
+    assert sum(map(len, found.values())) == len(frames["claims"]) == 8
+    for verdict, names in found.items():
+        sentence = listed.partition(f"{verdict.capitalize()}: ")[2].partition(".")[0]
+        assert sentence.replace(" and ", ", ").split(", ") == names
+        assert rf"\result{{count/claims {verdict}}} " in abstract(text)
+    for name, claim in frames["claims"].items():
+        paragraph = text.partition(rf"\paragraph{{{name}.}}")[2].partition(r"\begin{itemize}")[0]
+        assert rf"Verdict: \emph{{{claim['overall']['verdict']}}}" in paragraph
+
+
+def test_the_abstract_speaks_in_the_right_number(papers):
+    _, text, _ = papers["contradicted"]
+    assert r"claims, \result{count/claims contradicted} are contradicted." in abstract(text)
+    one = study(synthetic.SUPPORTED)
+    one["claims"]["B1"]["overall"]["verdict"] = "inconclusive"
+    counted = claims_by_verdict(one["claims"])
+    assert [len(names) for names in counted.values()] == [7, 1]
+
+
+def test_missing_figures_are_said_to_be_missing(papers):
+    assert "Nothing was drawn in this test." in papers["contradicted"][1]
+
+
+def test_what_was_missed_is_marked_and_counted(papers):
+    _, text, frames = papers["supported"]
+    numbers = collect_numbers(frames)
+    marks = TABLES["models"].function(*(frames[f] for f in TABLES["models"].frames)).count("dag")
+    shown = numbers.get("count/requirements missed", r"\num{0}")
+    assert shown == rf"\num{{{marks}}}"
+    assert numbers["count/phases in time"] == r"\num{7}" and numbers["count/phases"] == r"\num{8}"
+    training = TABLES["training"].function(frames["cards"])
+    assert training.count("not before the limit") == 1 and training.count("at step") == 7
+
+
+def test_nothing_is_said_about_inlp_where_it_did_not_run(papers):
+    _, text, _ = papers["not measured"]
+    assert r"\ref{fig:k_sweep}" not in text and r"\ref{fig:inlp_accuracy}" not in text
+
+
+def test_random_controls_name_their_scope(papers):
+    labels = intervention_labels(papers["supported"][2]["summary"])
+    assert labels["random_ablation-draw*"] == "Random ablation (all), mean of 5 draws"
 
 
 def test_an_unknown_number_is_an_error():
@@ -120,11 +183,10 @@ def test_an_unknown_number_is_an_error():
         numbers.quote("a/c")
 
 
-def test_latex_stops_at_a_number_without_definition(paper):
-    _, folder, _, _ = paper
-    source = folder / "paper" / "main.tex"
-    broken = source.with_name("broken.tex")
-    broken.write_text(source.read_text().replace(r"\maketitle", r"\maketitle\result{nowhere}"))
+def test_latex_stops_at_a_number_without_definition(papers):
+    folder, text, _ = papers["contradicted"]
+    broken = folder / "paper" / "broken.tex"
+    broken.write_text(text.replace(r"\maketitle", r"\maketitle\result{nowhere}"))
     with pytest.raises(InputError, match="the number nowhere is not defined"):
         compile_pdf(broken, broken.with_suffix(".pdf"))
 

@@ -138,6 +138,7 @@ def test_grammar_prompts_are_valid_and_survive_parquet(tmp_path):
     table.to_parquet(path)
     again = read_prompts(path)
     assert again["text"].tolist() == table["text"].tolist()
-    assert again["keywords"].tolist() == table["keywords"].map(
-        lambda words: words if isinstance(words, list) else None
-    ).tolist()
+    assert (
+        again["keywords"].tolist()
+        == table["keywords"].map(lambda words: words if isinstance(words, list) else None).tolist()
+    )

@@ -206,10 +206,15 @@ def test_shared_blocks_run_once_for_all_candidates():
 def test_hooks_are_gone_afterwards_even_after_an_error():
     model, _ = tiny_model("gemma2")
     directions, norms = candidates()
+
+    def hooks():
+        return [(dict(m._forward_hooks), dict(m._forward_pre_hooks)) for m in model.modules()]
+
+    before = hooks()
     scored("gemma2", directions, norms, "all")
     with pytest.raises(IndexError):
         list(steered_logits(model, [[10**9]], [Operator.identity()], 0, writes=True, max_tokens=9))
-    assert not any(m._forward_hooks or m._forward_pre_hooks for m in model.modules())
+    assert hooks() == before
 
 
 # --- what is left out -------------------------------------------------------------------------

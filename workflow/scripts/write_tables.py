@@ -1,9 +1,11 @@
 """Write every table of the paper, and the numbers of its text."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from job import job
@@ -26,6 +28,7 @@ def main(snakemake: "snakemake") -> None:
         "angles": pd.read_parquet(inputs.angles),
         "cosines": read_geometry(inputs.cosines),
         "selection": read_selection(inputs.selection),
+        "class_sizes": read_class_sizes(inputs.means),
         "examples": _examples(snakemake),
     }
     folder = Path(snakemake.output.tables[0]).parent
@@ -34,6 +37,19 @@ def main(snakemake: "snakemake") -> None:
         (folder / f"{name}.tex").write_text(f"% made by rule {snakemake.rule}\n{source}")
     numbers = collect_numbers(frames)
     Path(snakemake.output.numbers).write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
+
+
+def read_class_sizes(paths: Iterable[str]) -> pd.DataFrame:
+    """Return training prompts per class after filtering: columns model, harmful, harmless.
+
+    `paths`: directions/<model>/means.npz of every model.
+    """
+    rows = []
+    for path in map(Path, paths):
+        with np.load(path) as means:
+            sizes = {label: int(means[f"n_{label}"]) for label in ("harmful", "harmless")}
+        rows.append({"model": path.parent.name} | sizes)
+    return pd.DataFrame(rows)
 
 
 def _examples(snakemake: "snakemake") -> pd.DataFrame:

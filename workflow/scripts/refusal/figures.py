@@ -157,7 +157,8 @@ def _operator_name(recipe: Mapping[str, object]) -> str:
     if operator != "project":
         return str(operator)
     if alpha == 1:
-        return "ablation" if recipe["k"] == "1" and direction == "dim" else "projection"
+        single = recipe["k"] == "1" and direction in ("dim", "random")
+        return "ablation" if single else "projection"
     if alpha == 2:
         return "reflection" if direction == "dim" else "flipping"
     return f"projection, alpha {_number(alpha)}"

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -66,6 +67,18 @@ def estimate(value: float, low: float, high: float, digits: int = 2) -> str:
     return shown if bounds == MISSING else rf"{shown} {{\scriptsize {bounds}}}"
 
 
+def stacked(row: Any) -> tuple[str, str]:
+    """Return a value and its interval in small print, for two lines of a table.
+
+    Args:
+        row: anything with value, low and high, or None if nothing was measured.
+    """
+    if row is None:
+        return MISSING, ""
+    bounds = interval(row.low, row.high)
+    return number(row.value), "" if bounds == MISSING else rf"{{\scriptsize {bounds}}}"
+
+
 def tabular(
     columns: str,
     header: Sequence[str],
@@ -74,9 +87,9 @@ def tabular(
 ) -> str:
     """Return a booktabs table; cells are LaTeX already. A row of length 1 is a heading.
 
-    In a `longtable` the header is repeated on every page.
+    In a `longtable` the header is repeated on every page. Without rows, the table says so.
     """
-    rows = list(rows)
+    rows = list(rows) or [["nothing of this kind was measured"]]
     width = len(header)
     lines = [rf"\begin{{{environment}}}{{{columns}}}", r"\toprule", _row(header), r"\midrule"]
     if environment == "longtable":

@@ -3,28 +3,33 @@
 They become LaTeX macros; a name that is not here is an error when the paper is made.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pandas as pd
 
 from refusal.figures import pooled_name
 from refusal.latex import interval, number
+from refusal.statistics import draw_group
+from refusal.tables import PHASES, candidate_counts, requirements_checked
 
 
 def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
     """Return LaTeX by name.
 
     Names: `<intervention>/<dataset>/<metric>/<judge>` (mean over models, or the only model),
-    `<name>/interval`, `claim/<claim>/<condition>` and `count/<thing>`.
+    `<name>/interval`, `claim/<claim>/<condition>`, `agreement/<judge>/<judge>/<dataset>`,
+    `count/<thing>` (left out where it is zero, so that a sentence can ask) and `range/<thing>`
+    (over models: one value, or lowest to highest).
 
     Args:
-        frames: cards (list), claims (dict), summary, selection.
+        frames: cards (list), claims (dict), summary, agreement, selection.
     """
     summary = frames["summary"]
     numbers = _summary_numbers(summary[summary.model == pooled_name(summary)])
     numbers |= _claim_numbers(frames["claims"])
-    return numbers | _counts(frames)
+    numbers |= _agreement_numbers(frames["agreement"])
+    return numbers | _counts(frames) | _ranges(frames)
 
 
 def _summary_numbers(rows: pd.DataFrame) -> dict[str, str]:
@@ -46,18 +51,53 @@ def _claim_numbers(claims: Mapping[str, Mapping]) -> dict[str, str]:
     return numbers
 
 
+def _agreement_numbers(agreement: pd.DataFrame) -> dict[str, str]:
+    numbers = {}
+    for row in agreement[(agreement.model == "all") & agreement.kappa.notna()].itertuples():
+        name = f"agreement/{row.judge_a}/{row.judge_b}/{row.dataset}"
+        numbers[name] = number(row.kappa)
+        numbers[f"{name}/interval"] = interval(row.low, row.high)
+    return numbers
+
+
 def _counts(frames: Mapping[str, Any]) -> dict[str, str]:
     cards, summary, claims = frames["cards"], frames["summary"], frames["claims"]
     verdicts = [claim["overall"]["verdict"] for claim in claims.values()]
     names = [name for name in pd.unique(summary.intervention) if not name.endswith("-draw*")]
     chosen = frames["selection"][frames["selection"].selected]
+    requirements = requirements_checked(cards, summary)
+    phases = [card["trained"][phase] for card in cards if card["trained"] for phase in PHASES]
     counts = {
         "models": len(cards),
+        "organisms": sum(bool(card["trained"]) for card in cards),
         "architectures": len({card["architecture"] for card in cards}),
         "interventions": len(names),
+        "random draws": sum(draw_group(name) is not None for name in names),
         "claims": len(claims),
         "selected": len(chosen),
+        "selected inlp": int(chosen.method.str.startswith("inlp").sum()),
         "fallbacks": int(chosen.fallback.sum()),
+        "requirements": len(requirements),
+        "requirements missed": sum(requirements.values()),
+        "phases": len(phases),
+        "phases in time": sum(phase["criteria_met"] for phase in phases),
         **{f"claims {verdict}": verdicts.count(verdict) for verdict in set(verdicts)},
     }
-    return {f"count/{name}": rf"\num{{{count}}}" for name, count in counts.items()}
+    return {f"count/{name}": rf"\num{{{count}}}" for name, count in counts.items() if count}
+
+
+def _ranges(frames: Mapping[str, Any]) -> dict[str, str]:
+    trained = [card for card in frames["cards"] if card["trained"]]
+    candidates = candidate_counts(frames["selection"])
+    ranges = {name: _span(candidates[name]) for name in candidates}
+    if trained:
+        ranges["vocabulary"] = _span(card["vocabulary"] for card in trained)
+        ranges["training seconds"] = _span(round(c["trained"]["cpu_seconds"]) for c in trained)
+    return {f"range/{name}": value for name, value in ranges.items()}
+
+
+def _span(values: Iterable[int]) -> str:
+    """One number where all are equal, else the lowest and the highest."""
+    values = sorted(set(values))
+    ends = values if len(values) == 1 else (values[0], values[-1])
+    return " to ".join(rf"\num{{{int(value)}}}" for value in ends)

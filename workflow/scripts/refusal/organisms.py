@@ -473,9 +473,7 @@ def _window_means(losses: Sequence[float]) -> list[float]:
     return [round(float(np.mean(window)), 4) for window in windows]
 
 
-def _measured(
-    model: PreTrainedModel, measure: Callable[[], dict[str, float]]
-) -> dict[str, float]:
+def _measured(model: PreTrainedModel, measure: Callable[[], dict[str, float]]) -> dict[str, float]:
     """The criteria's values, of the model in evaluation mode (in which it stays)."""
     model.eval()
     return {name: round(value, 4) for name, value in measure().items()}

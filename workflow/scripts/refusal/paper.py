@@ -19,7 +19,7 @@ from refusal.errors import InputError
 from refusal.figures import label, recipes
 from refusal.latex import escape_latex
 from refusal.statistics import draw_group
-from refusal.tables import bound
+from refusal.tables import REQUIREMENTS, bound, group_label
 
 TEX_PACKAGES = (
     "texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended "
@@ -48,14 +48,7 @@ DATASETS = {
     "own": "the model's own completions",
     "capability": "capability questions",
 }
-VERDICTS = {
-    "supported": "is supported: the interval of every condition lies where the claim expects it",
-    "contradicted": "is contradicted: in every setting, the whole interval of at least one "
-    "condition lies where the claim excludes it",
-    "inconclusive": "is left open: an interval straddles its bound or is missing, or the settings "
-    "disagree",
-    "not measured": "could not be checked in this study",
-}
+VERDICTS = ("supported", "contradicted", "inconclusive", "not measured")
 
 
 class Numbers:
@@ -91,8 +84,17 @@ def intervention_labels(summary: pd.DataFrame) -> dict[str, str]:
     labels = {name: escape_latex(label(table.loc[name])) for name in table.index}
     for name in table.index:
         if group := draw_group(name):
-            labels[group] = escape_latex(label(table.loc[name]).rsplit(", draw", 1)[0] + ", mean")
+            labels[group] = escape_latex(group_label(table, group))
     return labels
+
+
+def claims_by_verdict(claims: Mapping[str, Mapping]) -> dict[str, list[str]]:
+    """Names of the claims with each overall verdict that occurs, in the order of `VERDICTS`."""
+    names = {
+        verdict: [n for n, claim in claims.items() if claim["overall"]["verdict"] == verdict]
+        for verdict in VERDICTS
+    }
+    return {verdict: found for verdict, found in names.items() if found}
 
 
 def models_by_verdict(claim: Mapping) -> str:
@@ -118,12 +120,14 @@ def environment(folder: Path) -> jinja2.Environment:
         keep_trailing_newline=True,
     )
     env.filters["latex"] = escape_latex
+    env.filters["num"] = lambda value: rf"\num{{{value:g}}}"
     env.globals.update(
         bound=bound,
+        claims_by_verdict=claims_by_verdict,
         datasets=DATASETS,
         metrics=METRICS,
         models_by_verdict=models_by_verdict,
-        verdicts=VERDICTS,
+        requirements=REQUIREMENTS,
     )
     return env
 
@@ -146,8 +150,11 @@ def render(folder: Path, numbers: Mapping[str, str], context: Mapping[str, Any])
     return text, quoted.definitions()
 
 
-def compile_pdf(source: Path, target: Path) -> None:
+def compile_pdf(source: Path, target: Path) -> str:
     """Compile `source` with latexmk and place the PDF at `target`; same input, same bytes.
+
+    Returns:
+        What LaTeX wrote in its last run (overfull boxes, for example).
 
     Raises:
         InputError: latexmk is missing, or LaTeX stopped (with the end of its log).
@@ -172,7 +179,9 @@ def compile_pdf(source: Path, target: Path) -> None:
     if done.returncode != 0:
         raise InputError(f"paper: LaTeX stopped. {_first_error(done.stdout)}")
     shutil.copyfile(build / source.with_suffix(".pdf").name, target)
+    log = (build / source.with_suffix(".log").name).read_text(errors="replace")
     shutil.rmtree(build)
+    return log
 
 
 def _first_error(log: str) -> str:

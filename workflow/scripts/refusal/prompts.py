@@ -130,14 +130,11 @@ def validate_prompts(frame: pd.DataFrame, source: str) -> None:
             )
 
 
-def _check_values(
-    frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...]
-) -> None:
+def _check_values(frame: pd.DataFrame, source: str, column: str, allowed: tuple[str, ...]) -> None:
     for row, value in enumerate(frame[column], start=1):
         if value not in allowed:
             raise InputError(
-                f"{source}: row {row}: unknown {column} {value!r}. "
-                f"Use one of {', '.join(allowed)}."
+                f"{source}: row {row}: unknown {column} {value!r}. Use one of {', '.join(allowed)}."
             )
 
 
