@@ -26,8 +26,10 @@ def build_corpora(
     Args:
         tokenizer: tokenizer with a chat template.
         prompts: prompts of the test split (schema of prompts.parquet).
-        own: generations without intervention (id, completion); empty completions are left out.
-        end_token: the token that ends an answer; it is predicted too.
+        own: generations without intervention (id, completion, stop_reason); empty completions are
+            left out.
+        end_token: the token that ends an answer; it is predicted too, except after a completion
+            that was cut at the length limit.
     """
     harmless = prompts[prompts.label == "harmless"]
     completed = harmless[["id", "text"]].merge(own[own.completion.str.strip() != ""], on="id")
@@ -36,7 +38,14 @@ def build_corpora(
         [
             _documents(tokenizer, prompts[prompts.label == "text"]),
             _answers(tokenizer, "answers", harmless, harmless.answer, end_token),
-            _answers(tokenizer, "own", completed, completed.completion, end_token),
+            _answers(
+                tokenizer,
+                "own",
+                completed,
+                completed.completion,
+                end_token,
+                cut=completed.stop_reason == "length",
+            ),
             _answers(tokenizer, "capability", questions, questions.answer, end_token),
         ],
         ignore_index=True,
@@ -56,13 +65,18 @@ def _answers(
     rows: pd.DataFrame,
     answers: pd.Series,
     end_token: int,
+    cut: pd.Series | None = None,
 ) -> pd.DataFrame:
     """Answers to requests: the request in its template is given; rows without answer drop out."""
     known = answers.notna()
-    rows, answers = rows[known], answers[known]
+    cut = pd.Series(False, index=rows.index) if cut is None else cut
+    rows, answers, cut = rows[known], answers[known], cut[known]
     if rows.empty:
         return pd.DataFrame(columns=COLUMNS)
     given = encode_prompts(tokenizer, list(rows.text))
     predicted = tokenizer(list(answers), add_special_tokens=False)["input_ids"]
-    ended = [[*ids, end_token] for ids in predicted]
+    ended = [
+        list(ids) if was_cut else [*ids, end_token]
+        for ids, was_cut in zip(predicted, cut, strict=True)
+    ]
     return pd.DataFrame({"corpus": corpus, "id": list(rows.id), "given": given, "predicted": ended})
