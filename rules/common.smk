@@ -149,10 +149,21 @@ def training_record(wildcards):
 
 
 def final_outputs():
-    """Return what a whole run makes."""
+    """Return what a whole run makes.
+
+    Generations and losses are named although the paper needs them anyway: a deleted one is then
+    missed, and made again with all that depends on it.
+    """
+    per_intervention = collect(
+        "<results>/{noun}/{model}/{intervention}.parquet",
+        noun=["generations", "losses", "scores"],
+        model=MODELS,
+        intervention=RECIPES,
+    )
     return [
         "<results>/config.yaml",
         "<results>/statistics/summary.parquet",
         "<results>/claims.json",
         "<results>/paper/main.pdf",
+        *per_intervention,
     ]

@@ -104,3 +104,20 @@ def test_compared_interventions_have_to_exist():
     check_comparisons([["random_ablation-draw*", "none"]], recipes)
     with pytest.raises(InputError, match="did you mean 'dim_ablation'"):
         check_comparisons([["dim_ablatoin", "none"]], recipes)
+
+
+def test_the_order_of_keys_changes_nothing():
+    """Snakemake compares parameters as text, so an overlay's order of keys must not show."""
+
+    def reversed_keys(value):
+        if not isinstance(value, dict):
+            return value
+        return {key: reversed_keys(value[key]) for key in reversed(value)}
+
+    shuffled = {k: reversed_keys(v) for k, v in CONFIG.items() if k not in ("models",)}
+    shuffled["models"] = {name: reversed_keys(model) for name, model in CONFIG["models"].items()}
+    checked, expected = check_config(shuffled, SCHEMA), check_config(CONFIG, SCHEMA)
+    for section in set(expected) - {"interventions"}:
+        assert str(checked[section]) == str(expected[section]), section
+    for name, entry in expected["interventions"].items():
+        assert str(checked["interventions"][name]) == str(entry)

@@ -147,6 +147,7 @@ def test_a_deleted_generation_reruns_only_what_depends_on_it(finished):
     assert {rule for rule in rules if rule.startswith("generations")} == {"generations_dim"}
     assert not {rule for rule in rules if rule.startswith("losses")}
     assert not rules & (MODEL_JOBS | {"directions", "interventions", "geometry"})
+    assert {"scores", "statistics", "claims", "paper"} <= rules
     done = snakemake(finished, str(target))
     assert done.returncode == 0, done.stdout
     assert (finished / target).read_bytes() == content
@@ -165,7 +166,7 @@ def test_one_line_adds_an_intervention(finished):
 
 
 def test_a_local_checkpoint_is_a_model(finished):
-    models = {"mine": {"path": str(RESULTS / "models" / "neox-0")}}
+    models = {"mine": {"path": str(RESULTS / "models" / "neox-0"), "refusal_tokens": [44]}}
     study = overlay(finished, "mine.yaml", models=models)
     target = RESULTS / "activations" / "mine.safetensors"
     done = snakemake(finished, str(target), study=study)

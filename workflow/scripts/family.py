@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import pandas as pd
 from transformers import PreTrainedModel
 
+from loading import load_card
 from refusal.interventions import load_intervention, steering
 from refusal.store import Store, fingerprint
 
@@ -28,16 +29,18 @@ def run_family(
 ) -> None:
     """Write one table per intervention; those finished before are taken from the store.
 
-    `inputs` are the files that the result depends on, apart from the intervention itself.
+    `inputs` are the files that the result depends on, apart from the model and the intervention.
     """
     store = Store(snakemake.params.store)
+    # How long a training took says nothing about the weights, whose hash is in the card.
+    model = {k: v for k, v in load_card(snakemake.input.card[0]).items() if k != "trained"}
     measurement = None
     for name, target in zip(snakemake.params.interventions, snakemake.output, strict=True):
         recipes = snakemake.input.interventions
         recipe = Path(next(path for path in recipes if path.endswith(f"/{name}.json")))
         intervention = load_intervention(recipe)
         # The name is left out: two recipes with one operator are run once.
-        site = {"scope": intervention.scope, "layer": intervention.layer}
+        site = {"scope": intervention.scope, "layer": intervention.layer, "model": model}
         files = [*snakemake.input.code, *inputs, recipe.with_suffix(".npz")]
         key = fingerprint(files, {**snakemake.params.settings, **site})
         if store.fetch(key, target):

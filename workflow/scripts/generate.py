@@ -41,7 +41,7 @@ class Generation:
 
 
 def main(snakemake: "snakemake") -> None:
-    inputs = [snakemake.input.card[0], snakemake.input.prompts[0]]
+    inputs = [snakemake.input.prompts[0]]
     run_family(snakemake, inputs, Generation)
 
 

@@ -45,7 +45,7 @@ class Losses:
 
 
 def main(snakemake: "snakemake") -> None:
-    inputs = [snakemake.input.card[0], snakemake.input.prompts[0], snakemake.input.own]
+    inputs = [snakemake.input.prompts[0], snakemake.input.own]
     run_family(snakemake, inputs, Losses)
 
 

@@ -46,17 +46,34 @@ def _one_line(error: jsonschema.ValidationError) -> str:
 
 
 def _with_defaults(value: Mapping, schema: Mapping, root: Mapping) -> dict:
-    """Fill in the defaults of `schema`, nested objects included."""
-    if "$ref" in schema:
-        schema = {**schema, **root["$defs"][schema["$ref"].rsplit("/", 1)[1]]}
-    filled = dict(value)
+    """Fill in the defaults of `schema`, nested objects included, in the order of the schema.
+
+    The order matters: Snakemake compares parameters as text, and in whatever order an overlay
+    names its keys, the same configuration must not rerun anything.
+    """
+    schema = _resolved(schema, root)
+    filled = {}
     for name, part in schema.get("properties", {}).items():
-        target = root["$defs"][part["$ref"].rsplit("/", 1)[1]] if "$ref" in part else part
-        if name not in filled and "default" in target:
-            filled[name] = target["default"]
+        part = _resolved(part, root)
+        if name in value or "default" in part:
+            filled[name] = value.get(name, part.get("default"))
         if isinstance(filled.get(name), Mapping):
-            filled[name] = _with_defaults(filled[name], target, root)
+            filled[name] = _with_defaults(filled[name], part, root)
+    for name in (name for name in value if name not in filled):
+        filled[name] = _ordered(value[name], schema["additionalProperties"])
     return filled
+
+
+def _ordered(entry: Mapping, schema: Mapping) -> dict:
+    """One named entry (a model, an intervention) in the order of the schema, nothing filled in."""
+    return {name: entry[name] for name in schema["properties"] if name in entry}
+
+
+def _resolved(schema: Mapping, root: Mapping) -> Mapping:
+    """Return the schema that a `$ref` points to, with the keys beside it."""
+    if "$ref" not in schema:
+        return schema
+    return {**root["$defs"][schema["$ref"].rsplit("/", 1)[1]], **schema}
 
 
 def _check_models(models: Mapping[str, Mapping]) -> None:
