@@ -37,7 +37,8 @@ lint: .venv/installed
 	touch $@
 
 tex:
-	@if ! command -v latexmk >/dev/null || ! kpsewhich siunitx.sty >/dev/null; then \
+	@if ! command -v latexmk >/dev/null || ! command -v pdftotext >/dev/null || \
+		! kpsewhich siunitx.sty balance.sty >/dev/null; then \
 		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
 			echo "Installing TeX (about two minutes)"; \
 			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \

@@ -121,3 +121,19 @@ def test_the_order_of_keys_changes_nothing():
         assert str(checked[section]) == str(expected[section]), section
     for name, entry in expected["interventions"].items():
         assert str(checked["interventions"][name]) == str(entry)
+
+
+@pytest.mark.parametrize(
+    "steered, control",
+    [
+        ("dim_ablation", "random_ablation-draw0"),
+        ("dim_addition-strength1", "random_addition-draw0"),
+        ("inlp_projection-kfull-source", "random_projection-kfull-draw0"),
+        ("inlp_flipping-kfull-source", "random_flipping-kfull-draw0"),
+    ],
+)
+def test_a_random_control_differs_in_its_direction_alone(steered, control):
+    """The same operator, place and length; `selection` decides the layer and the length."""
+    recipes = expand_interventions(CONFIG["interventions"])
+    for part in ("operator", "scope", "selection", "alpha", "strength", "k"):
+        assert recipes[control][part] == recipes[steered][part], part

@@ -15,7 +15,7 @@ from refusal.errors import InputError
 from refusal.figures import FIGURES, draw
 from refusal.numbers import collect_numbers
 from refusal.paper import Numbers, claims_by_verdict, compile_pdf, intervention_labels, render
-from refusal.tables import TABLES, judge_of
+from refusal.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 SCENARIOS = {

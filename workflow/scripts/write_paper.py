@@ -9,8 +9,8 @@ import pandas as pd
 import yaml
 
 from job import job
+from refusal.figures import judge_of
 from refusal.paper import compile_pdf, intervention_labels, render
-from refusal.tables import judge_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     inputs = snakemake.input
     summary = pd.read_parquet(inputs.summary)
-    figures = [json.loads(Path(path).read_text()) for path in inputs.figures if "json" in path]
+    records = [path for path in inputs.figures if path.endswith(".json")]
+    figures = [json.loads(Path(path).read_text()) for path in records]
     context = {
         "config": yaml.safe_load(Path(inputs.config).read_text()),
         "cards": [json.loads(Path(path).read_text()) for path in inputs.cards],

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.linalg import subspace_angles
 from sklearn.decomposition import PCA
 
+from refusal.directions import Candidate
 from refusal.errors import InputError
 from refusal.statistics import (
     BASELINE,
@@ -32,7 +33,6 @@ from refusal.statistics import (
     wilson_interval,
 )
 
-Candidate = tuple[int, int]
 FloatArray = NDArray[np.float64]
 GEOMETRY_JUDGE = "geometry"
 

@@ -13,6 +13,7 @@ import pandas as pd
 
 from refusal.figures import (
     DIRECTION_NAMES,
+    judge_of,
     label,
     models_of,
     pooled_name,
@@ -46,12 +47,6 @@ def cell(rows: Mapping[Key, Any], *key: str, digits: int = 2, bounds: bool = Tru
     if row is None:
         return MISSING
     return estimate(row.value, row.low, row.high, digits) if bounds else number(row.value, digits)
-
-
-def judge_of(summary: pd.DataFrame) -> str:
-    """The oracle where it could judge, else the published substring rule."""
-    known = summary[(summary.metric == "refused") & summary.value.notna()]
-    return "oracle" if (known.judge == "oracle").any() else "substring"
 
 
 @dataclass(frozen=True)
