@@ -12,7 +12,7 @@ import yaml
 from refusal.claims import evaluate_claims, load_claims
 from refusal.configuration import check_config
 from refusal.errors import InputError
-from refusal.figures import FIGURES, draw
+from refusal.figures import FIGURES, draw, judge_of
 from refusal.numbers import collect_numbers
 from refusal.paper import Numbers, claims_by_verdict, compile_pdf, intervention_labels, render
 from refusal.tables import TABLES
