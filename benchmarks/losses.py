@@ -10,8 +10,9 @@ from subjects import SEED, Subject
 
 from refusal.batching import position_ids
 from refusal.directions import random_subspace
-from refusal.interventions import Intervention, Operator, steering
+from refusal.interventions import Intervention, steering
 from refusal.losses import text_losses
+from refusal.operators import Operator
 
 GROUP = "f cross-entropy"
 PLAIN_BATCH = 2

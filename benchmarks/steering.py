@@ -9,7 +9,8 @@ from subjects import SEED, Subject
 
 from refusal.directions import random_subspace
 from refusal.generations import generate
-from refusal.interventions import Intervention, Operator, steering
+from refusal.interventions import Intervention, steering
+from refusal.operators import Operator
 
 GROUP = "b steering"
 NEW_TOKENS = 32

@@ -12,7 +12,8 @@ from refusal.generations import (
     generate,
     halved_when_out_of_memory,
 )
-from refusal.interventions import Intervention, Operator, steering
+from refusal.interventions import Intervention, steering
+from refusal.operators import Operator
 
 NEW_TOKENS = 24
 

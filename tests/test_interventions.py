@@ -11,15 +11,23 @@ from conftest import N_LAYERS, WIDTH, build_model, tiny_model
 from refusal.batching import left_pad, position_ids
 from refusal.directions import Direction, leace, random_subspace
 from refusal.errors import InputError
+from refusal.generations import generate
 from refusal.interventions import (
     Intervention,
-    Operator,
     build_intervention,
     load_intervention,
     save_intervention,
     steering,
 )
-from refusal.models import block_input, decoder_layers, encode_prompts, first_tensor, write_modules
+from refusal.models import (
+    block_input,
+    decoder_layers,
+    encode_prompts,
+    first_tensor,
+    removing,
+    write_modules,
+)
+from refusal.operators import Operator
 from refusal.recipes import expand_interventions
 
 SCOPES = ("source", "writes", "all")
@@ -414,6 +422,85 @@ def test_interventions_of_another_model_are_refused():
         Intervention(Operator.project(basis_of(1)), "everywhere", 0)
 
 
+# --- some tokens, some layers -------------------------------------------------------------------
+
+
+def greedy_tokens(model, prompt, n_tokens, forward):
+    """Plain greedy decoding without a cache; `forward(ids, prompt_length)` gives all logits."""
+    ids = list(prompt)
+    for _ in range(n_tokens):
+        ids.append(int(forward(torch.tensor([ids]), len(prompt))[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("tokens", ["prompt", "last", "generated"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "gpt_neox"])
+def test_steering_of_some_tokens_equals_a_mask_over_positions(name, tokens):
+    model, _ = tiny_model(name)
+    prompts = [IDS[0].tolist(), IDS[1, :13].tolist()]
+    operator = Operator.add(4 * randn(WIDTH, seed=5))
+    block = decoder_layers(model)[1]
+
+    def forward(ids, prompt_length):
+        inside = {
+            "prompt": torch.arange(ids.shape[1]) < prompt_length,
+            "last": torch.arange(ids.shape[1]) == prompt_length - 1,
+            "generated": torch.arange(ids.shape[1]) >= prompt_length,
+        }[tokens]
+
+        def hook(module, args, kwargs):
+            h = block_input(args, kwargs)
+            h = torch.where(inside[:, None], operator(h), h)
+            return ((h, *args[1:]), kwargs) if args else (args, kwargs | {"hidden_states": h})
+
+        handle = block.register_forward_pre_hook(hook, with_kwargs=True)
+        try:
+            return model(input_ids=ids, use_cache=False).logits
+        finally:
+            handle.remove()
+
+    expected = [greedy_tokens(model, prompt, 8, forward) for prompt in prompts]
+    with steering(model, Intervention(operator, "source", 1, tokens=tokens)):
+        completions = generate(
+            model, prompts, eos_ids=[], pad_id=0, max_new_tokens=8, max_tokens=1000
+        )
+    assert [completion.tokens for completion in completions] == expected
+    everywhere = Intervention(operator, "source", 1)
+    with steering(model, everywhere):
+        completions = generate(
+            model, prompts, eos_ids=[], pad_id=0, max_new_tokens=8, max_tokens=1000
+        )
+    assert [completion.tokens for completion in completions] != expected
+
+
+@pytest.mark.parametrize("scope", ["all", "writes"])
+def test_a_window_acts_on_its_layers_only(architecture, scope):
+    model, _ = tiny_model(architecture)
+    operator = Operator.project(basis_of(2))
+    seen = {}
+
+    def run(window):
+        handles = []
+        with removing(handles), steering(model, Intervention(operator, scope, 1, window=window)):
+            for layer, modules in enumerate(write_modules(model)):
+                for part, module in enumerate(modules):
+                    handles.append(
+                        module.register_forward_hook(
+                            lambda m, a, output, key=(layer, part): seen.__setitem__(
+                                key, first_tensor(output)
+                            )
+                        )
+                    )
+            return model(input_ids=IDS, use_cache=False).logits
+
+    whole = run(None)
+    assert torch.equal(run((0, N_LAYERS)), whole)
+    run((1, 1))
+    for (layer, _), written in seen.items():
+        component = (written @ basis_of(2).T).abs().max()
+        assert (component < 1e-5) == (layer == 1)
+
+
 # --- from the config to recipes ---------------------------------------------------------------
 
 VALID = {
@@ -495,8 +582,12 @@ DIM = {"direction": "dim", "operator": "project"}
         ({"operator": "projekt"}, "x.operator", "did you mean 'project'"),
         ({"operator": "project"}, "x.direction", "needs one"),
         (DIM | {"direction": "din"}, "x.direction", "did you mean 'dim'"),
-        (DIM | {"scope": "everywhere"}, "x.scope", "source, writes or all"),
-        (DIM | {"origin": "harmful"}, "x.origin", "zero, harmless or midpoint"),
+        (DIM | {"scope": "everywhere"}, "x.scope", "source, writes, all or weights"),
+        (DIM | {"origin": "left"}, "x.origin", "zero, harmless, midpoint or harmful"),
+        (DIM | {"tokens": "first"}, "x.tokens", "all, prompt, last or generated"),
+        (DIM | {"length": "harmful"}, "x.length", "only to add"),
+        (DIM | {"scope": "weights", "tokens": "last"}, "x.scope", "another scope"),
+        (DIM | {"scope": "weights", "origin": "harmless"}, "x.scope", "scope source"),
         (DIM | {"scopes": "all"}, "x.scopes", "scope"),
         (DIM | {"alpha": 2, "scope": "all"}, "x.scope", "alpha 1 only"),
         (DIM | {"strength": 2}, "x.strength", "only to add"),
@@ -654,6 +745,32 @@ def test_empty_and_missing_directions_are_errors(means):
             build(DIM, nothing, means)
 
 
+def test_origin_harmful_sets_the_projection_to_the_harmful_average(means):
+    entry = {"direction": "dim", "operator": "project", "origin": "harmful"}
+    direction = Direction(basis_of(1))
+    built = build(entry, direction, means)
+    h, unit = randn(5, WIDTH, seed=4), basis_of(1)[0]
+    average = torch.as_tensor(means[0])[built.recipe["position"]][built.layer].float() @ unit
+    got = built.operator(h)
+    torch.testing.assert_close(got @ unit, average.expand(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        got - torch.outer(got @ unit, unit), h - torch.outer(h @ unit, unit), rtol=0, atol=1e-5
+    )
+
+
+def test_an_addition_may_be_as_long_as_the_harmful_average(means):
+    entry = {"direction": "dim", "operator": "add", "strength": 2, "length": "harmful"}
+    built = build(entry, Direction(basis_of(1)), means)
+    harmful, harmless = (
+        torch.as_tensor(mean)[built.recipe["position"]][built.layer].float() for mean in means
+    )
+    unit = basis_of(1)[0]
+    unit = unit if (harmful - harmless) @ unit > 0 else -unit
+    torch.testing.assert_close(
+        built.operator.shift, 2 * (harmful @ unit) * unit, rtol=1e-5, atol=1e-5
+    )
+
+
 # --- files ------------------------------------------------------------------------------------
 
 
@@ -680,8 +797,8 @@ def test_saved_interventions_do_the_same_after_loading(saved, means):
     assert loaded.recipe == built.recipe == json.loads(path.read_text())
     assert (loaded.scope, loaded.layer) == (built.scope, built.layer)
     assert ",".join(loaded.recipe) == (
-        "name,family,direction,operator,scope,selection,k,rank,alpha,strength,origin,side,draw,"
-        "position,layer,fallback"
+        "name,family,direction,operator,scope,selection,k,rank,alpha,strength,length,"
+        "origin,side,tokens,draw,position,layer,fallback"
     )
     for other in (Operator.identity(), Operator.add(h[0]), Operator.alterrep(basis_of(2), -1, 2)):
         save_intervention(path, intervention(other))

@@ -10,8 +10,9 @@ from conftest import ARCHITECTURES, build_model, tiny_model
 from refusal import losses
 from refusal.errors import InputError
 from refusal.generations import generate
-from refusal.interventions import Intervention, Operator, steering
+from refusal.interventions import Intervention, steering
 from refusal.losses import completion_losses, kl_divergence, text_losses
+from refusal.operators import Operator
 
 
 def ragged_pairs(vocabulary: int, n: int = 9) -> list[tuple[list[int], list[int]]]:

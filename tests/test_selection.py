@@ -10,8 +10,8 @@ from conftest import N_LAYERS, WIDTH, tiny_model
 
 from refusal.directions import Direction, empty_direction, random_subspace
 from refusal.errors import InputError
-from refusal.interventions import Operator
 from refusal.models import decoder_layers, encode_prompts, refusal_metric, write_modules
+from refusal.operators import Operator
 from refusal.selection import (
     NO_SCORE,
     PRUNED_LAYER,

@@ -9,6 +9,7 @@ import pandas as pd
 from job import job
 from refusal.directions import Direction, load_directions, load_means, random_subspace
 from refusal.interventions import build_intervention, save_intervention
+from refusal.recipes import UNSTEERED
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -50,7 +51,7 @@ class Sources:
 
 def build(name: str, recipe: dict, sources: Sources):
     """Return the intervention of one recipe."""
-    if recipe["operator"] == "none":
+    if recipe["operator"] in UNSTEERED:
         return build_intervention(name, recipe)
     method = recipe["direction"]
     row = sources.choice(method, recipe["selection"])

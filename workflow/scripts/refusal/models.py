@@ -269,6 +269,21 @@ def _block_writes(block: nn.Module, architecture: str) -> tuple[nn.Module, nn.Mo
     for attention_norm, mlp_norm in _POST_NORM_NAMES:
         if attention_norm in parts and mlp_norm in parts:
             return parts[attention_norm], parts[mlp_norm]
+    return _block_parts(block, architecture)
+
+
+def sub_blocks(model: PreTrainedModel) -> list[tuple[nn.Module, nn.Module]]:
+    """Per block its attention and its MLP module, before any post-norm.
+
+    Raises:
+        InputError: a block whose parts carry unknown names.
+    """
+    return [_block_parts(block, architecture_name(model)) for block in decoder_layers(model)]
+
+
+def _block_parts(block: nn.Module, architecture: str) -> tuple[nn.Module, nn.Module]:
+    """Attention and MLP of one block; see `sub_blocks`."""
+    parts = dict(block.named_children())
     attention = next((parts[name] for name in _ATTENTION_NAMES if name in parts), None)
     mlp = next((parts[name] for name in _MLP_NAMES if name in parts), None)
     if attention is None or mlp is None:
@@ -322,6 +337,13 @@ def check_write_modules(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
+def run_random_tokens(model: PreTrainedModel) -> None:
+    """One forward pass over eight random tokens, for hooks that prove how a model is built."""
+    vocabulary = model.get_input_embeddings().num_embeddings
+    ids = torch.randint(vocabulary, (1, 8), generator=torch.Generator().manual_seed(0))
+    model(input_ids=ids.to(input_device(model)), use_cache=False)
+
+
 def _blocks_of_a_random_pass(model: PreTrainedModel) -> list[tuple[Tensor, ...]]:
     """Input, attention write, MLP write and output of every block for eight random tokens."""
     blocks = list(zip(decoder_layers(model), write_modules(model), strict=True))
@@ -346,9 +368,7 @@ def _blocks_of_a_random_pass(model: PreTrainedModel) -> list[tuple[Tensor, ...]]
             handles.append(attention.register_forward_hook(record(layer, "attention")))
             handles.append(mlp.register_forward_hook(record(layer, "mlp")))
             handles.append(block.register_forward_hook(record(layer, "output")))
-        vocabulary = model.get_input_embeddings().num_embeddings
-        ids = torch.randint(vocabulary, (1, 8), generator=torch.Generator().manual_seed(0))
-        model(input_ids=ids.to(input_device(model)), use_cache=False)
+        run_random_tokens(model)
     return [tuple(part[name] for name in ("input", "attention", "mlp", "output")) for part in seen]
 
 

@@ -8,32 +8,40 @@ import difflib
 import itertools
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from refusal.errors import InputError
 
-Scope = Literal["source", "writes", "all"]
+Scope = Literal["source", "writes", "all", "weights"]
+Tokens = Literal["all", "prompt", "last", "generated"]
 
-SCOPES = ("source", "writes", "all")
+SCOPES = ("source", "writes", "all", "weights")
+# Which tokens are steered: all, those of the prompt, its last one, or those that are generated.
+TOKENS = ("all", "prompt", "last", "generated")
 # Under which scope the candidates were scored that a direction was chosen from.
 SELECTIONS = ("source", "all")
-ORIGINS = ("zero", "harmless", "midpoint")
+ORIGINS = ("zero", "harmless", "midpoint", "harmful")
+# What an addition of strength 1 is as long as: the mean difference, or the mean harmful projection.
+LENGTHS = ("difference", "harmful")
 SIDES = {"harmless": -1, "harmful": 1}
 DIRECTIONS = ("dim", "inlp_faithful", "inlp_corrected", "leace", "random")
 ABOVE_RANK = ("error", "full")
 
+# Operators that no hook applies: nothing is done, or the model itself is trained.
+UNSTEERED = ("none", "fine_tune")
 # Which keys an operator takes besides `operator`, `family` and `above_rank`.
 _OPERATOR_KEYS = {
     "none": (),
-    "project": ("direction", "k", "alpha", "origin", "scope", "selection", "draw"),
-    "add": ("direction", "k", "strength", "scope", "selection", "draw"),
-    "alterrep": ("direction", "k", "alpha", "side", "scope", "selection", "draw"),
-    "erase": ("direction", "scope", "selection"),
+    "fine_tune": (),
+    "project": ("direction", "k", "alpha", "origin", "scope", "selection", "tokens", "draw"),
+    "add": ("direction", "k", "strength", "length", "scope", "selection", "tokens", "draw"),
+    "alterrep": ("direction", "k", "alpha", "side", "scope", "selection", "tokens", "draw"),
+    "erase": ("direction", "scope", "selection", "tokens"),
 }
 # Keys that may hold a list, in the order in which they are appended to the name.
-_LIST_KEYS = ("k", "alpha", "strength", "origin", "side", "scope", "draw")
-_KEYS = ("operator", "direction", "selection", "family", "above_rank", *_LIST_KEYS)
+_LIST_KEYS = ("k", "alpha", "strength", "origin", "side", "scope", "tokens", "draw")
+_KEYS = ("operator", "direction", "length", "selection", "family", "above_rank", *_LIST_KEYS)
 _NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 
 
@@ -44,7 +52,8 @@ def expand_interventions(
 
     Args:
         config: the section `interventions`: name -> keys `operator`, `direction`, `k`, `alpha`,
-            `strength`, `origin`, `side`, `scope`, `draw`, and optionally `selection` (the scope
+            `strength`, `length`, `origin`, `side`, `scope`, `tokens`, `draw`, and optionally
+            `selection` (the scope
             under which the candidate was chosen; default: "source" for scope source, else "all"),
             `family` (default: the direction, "baseline" for operator none) and `above_rank` (what
             to do if k exceeds the number of directions found: "error", the default, or "full":
@@ -53,7 +62,7 @@ def expand_interventions(
 
     Returns:
         Name -> recipe with every key filled in; what does not apply is None. Keys given as lists
-        add a suffix in the order k, alpha, strength, origin, side, scope, draw.
+        add a suffix in the order k, alpha, strength, origin, side, scope, tokens, draw.
 
     Raises:
         InputError: an unknown or missing key or value, keys that do not go together, or a name
@@ -146,23 +155,26 @@ def _recipe(key: str, name: str, given: Mapping[str, Any], draws: int | None) ->
     """The complete recipe of one intervention, every value checked."""
     operator, direction = given["operator"], given.get("direction")
     defaults: dict[str, Any] = {"scope": "source"}
+    if "tokens" in _OPERATOR_KEYS[operator]:
+        defaults["tokens"] = "all"
     if operator in ("project", "alterrep"):
         defaults |= {"k": "full" if str(direction).startswith("inlp") else 1, "alpha": 1.0}
     if operator == "project":
         defaults["origin"] = "zero"
     if operator == "add":
-        defaults |= {"k": 1, "strength": 1.0}
+        defaults |= {"k": 1, "strength": 1.0, "length": "difference"}
     if operator == "erase":
         defaults |= {"k": "full", "alpha": 1.0}
     if direction == "random":
         defaults["draw"] = 0
-    values = {"above_rank": "error", "family": direction or "baseline", **defaults, **given}
+    family = {"none": "baseline", "fine_tune": "fine_tuning"}.get(operator, direction)
+    values = {"above_rank": "error", "family": family, **defaults, **given}
     recipe = {
         "name": name,
         **{part: values.get(part) for part in ("family", "direction", "operator", "scope")},
         "selection": _selection(values),
-        **{part: values.get(part) for part in ("k", "alpha", "strength", "origin", "side")},
-        **{part: values.get(part) for part in ("draw", "above_rank")},
+        **{part: values.get(part) for part in ("k", "alpha", "strength", "length", "origin")},
+        **{part: values.get(part) for part in ("side", "tokens", "draw", "above_rank")},
     }
     _check_values(key, recipe, draws)
     for part in ("alpha", "strength"):
@@ -172,7 +184,7 @@ def _recipe(key: str, name: str, given: Mapping[str, Any], draws: int | None) ->
 
 def _selection(values: Mapping[str, Any]) -> str | None:
     """By default a direction is chosen under the scope in which it is then applied."""
-    if values["operator"] == "none":
+    if values["operator"] in UNSTEERED:
         return None
     return values.get("selection", "source" if values["scope"] == "source" else "all")
 
@@ -180,7 +192,7 @@ def _selection(values: Mapping[str, Any]) -> str | None:
 def _check_values(key: str, recipe: Mapping[str, Any], draws: int | None) -> None:
     """Raises InputError unless every value is of its kind and the values go together."""
     choices = {"scope": SCOPES, "origin": ORIGINS, "side": tuple(SIDES), "direction": DIRECTIONS}
-    choices |= {"selection": SELECTIONS}
+    choices |= {"selection": SELECTIONS, "length": LENGTHS, "tokens": TOKENS}
     for part, allowed in {**choices, "above_rank": ABOVE_RANK}.items():
         if recipe[part] is not None:
             _check_choice(f"{key}.{part}", recipe[part], allowed)
@@ -220,13 +232,21 @@ def _check_combination(key: str, recipe: Mapping[str, Any]) -> None:
         )
     if operator == "alterrep" and recipe["alpha"] < 0:
         raise InputError(f"{key}.alpha: must not be negative. Remedy: use the other side instead.")
-    affine = recipe["origin"] in ("harmless", "midpoint")
+    if scope == "weights" and (operator, recipe["tokens"]) not in (
+        ("project", "all"),
+        ("none", None),
+    ):
+        raise InputError(
+            f"{key}.scope: edited weights act on all tokens and can only project. "
+            "Remedy: use operator project without tokens, or another scope."
+        )
+    affine = recipe["origin"] not in (None, "zero")
     if scope != "source" and (affine or operator in ("add", "erase")):
         what = f"origin {recipe['origin']}" if affine else f"operator {operator}"
         raise InputError(
             f"{key}.scope: {what} is defined by one layer's activations. Remedy: use scope source."
         )
-    if scope == "all" and operator != "none" and recipe["alpha"] != 1:
+    if scope == "all" and operator not in UNSTEERED and recipe["alpha"] != 1:
         raise InputError(not_in_scope_all(key))
 
 
@@ -245,9 +265,48 @@ def check_comparisons(pairs: Sequence[Sequence[str]], recipes: Mapping[str, Any]
         recipes: what `expand_interventions` gave.
     """
     groups = {re.sub(r"-draw\d+$", "-draw*", name) for name in recipes}
-    known = sorted({*recipes, *groups})
-    for name in itertools.chain.from_iterable(pairs):
+    names = itertools.chain.from_iterable(pairs)
+    check_names("statistics.comparisons", names, sorted({*recipes, *groups}))
+
+
+def check_names(key: str, names: Iterable[str], known: Sequence[str]) -> None:
+    """Raises InputError if an intervention that a key of the config names is not in the study."""
+    for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean '{near[0]}'?" if near else "use a name from interventions."
-            raise InputError(f"statistics.comparisons: no intervention '{name}'. Remedy: {hint}")
+            raise InputError(f"{key}: no intervention '{name}'. Remedy: {hint}")
+
+
+def check_attacks(names: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError if an intervention of `attacks.interventions` cannot be switched on.
+
+    Args:
+        names: the key `attacks.interventions`.
+        recipes: what `expand_interventions` gave.
+    """
+    check_names("attacks.interventions", names, list(recipes))
+    for name in names:
+        if recipes[name]["operator"] in UNSTEERED:
+            raise InputError(
+                f"attacks.interventions: '{name}' steers nothing. Remedy: remove it from the list."
+            )
+
+
+def check_capability(names: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError if an intervention cannot be in force while the harness asks its questions.
+
+    Args:
+        names: the key `capability.interventions`.
+        recipes: what `expand_interventions` gave.
+    """
+    key = "capability.interventions"
+    check_names(key, names, list(recipes))
+    for name in names:
+        if recipes[name]["operator"] == "fine_tune":
+            raise InputError(f"{key}: '{name}' is a training, not steering. Remedy: remove it.")
+        if recipes[name]["tokens"] not in (None, "all"):
+            raise InputError(
+                f"{key}: '{name}' steers some tokens only, but a likelihood knows no generated "
+                "ones. Remedy: remove it, or give it tokens: all."
+            )

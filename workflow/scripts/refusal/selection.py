@@ -26,7 +26,6 @@ from refusal.activations import last_position_logits
 from refusal.batching import left_pad, length_sorted_batches, position_ids
 from refusal.directions import Candidate, Direction
 from refusal.errors import InputError
-from refusal.interventions import Operator
 from refusal.models import (
     block_input,
     decoder_layers,
@@ -36,6 +35,7 @@ from refusal.models import (
     removing,
     write_modules,
 )
+from refusal.operators import Operator
 
 Scope = Literal["source", "all"]
 Method = Literal["dim", "inlp_faithful", "inlp_corrected"]
