@@ -1,6 +1,6 @@
 """Figures: every figure of the paper, as vector PDF and as PNG.
 
-REQUIRED INPUTS: statistics/, selection/
+REQUIRED INPUTS: statistics/, selection/, <experiment>/<model>/<frame>.parquet
 OUTPUTS: figures/<figure>.pdf, .png and .json (where it comes from, and whether it could be drawn)
 """
 
@@ -8,7 +8,7 @@ OUTPUTS: figures/<figure>.pdf, .png and .json (where it comes from, and whether 
 rule figures:
     input:
         code=library("draw_figures.py"),
-        style="workflow/scripts/refusal/figures.mplstyle",
+        style="workflow/scripts/refusal/figures/style.mplstyle",
         summary=rules.statistics.output.summary,
         agreement=rules.statistics.output.agreement,
         landing=collect(
@@ -25,6 +25,7 @@ rule figures:
             model=MODELS,
             method=SELECTED,
         ),
+        experiments=experiment_frames(),
     output:
         collect(
             "<results>/figures/{figure}.{suffix}",

@@ -1,6 +1,7 @@
 """Tables: every table of the paper as LaTeX, and the numbers that its text quotes.
 
-REQUIRED INPUTS: statistics/, selection/, claims.json, models/<model>/card.json
+REQUIRED INPUTS: statistics/, selection/, claims.json, models/<model>/card.json,
+    <experiment>/<model>/<frame>.parquet, paper/published/harmbench.yaml
 OUTPUTS: tables/<table>.tex, tables/numbers.json
 """
 
@@ -23,6 +24,8 @@ rule tables:
             model=MODELS,
             method=SELECTED,
         ),
+        experiments=experiment_frames(),
+        published="paper/published/harmbench.yaml",
         prompts=rules.prompts.output,
         # Never the completions of a model that is not an organism: theirs are not content-free.
         examples=collect(

@@ -13,15 +13,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from refusal import figures
-from refusal.figures import FIGURES, NothingToDraw
+from refusal import figures, reading
+from refusal.discussion import offset_table
+from refusal.figures import FIGURES, style
+from refusal.figures.candidates import candidate_map
+from refusal.figures.comparison import refusal_by_intervention
+from refusal.figures.landing import landed, landing_rows
+from refusal.figures.sweeps import k_sweep
+from refusal.reading import NothingToDraw
 
-FRAMES = ("summary", "agreement", "landing", "cosines", "selection", "projections")
 ONE_MODEL = replace(synthetic.SUPPORTED, models=("neox-0",))
 
 
 def frames_of(scenario: synthetic.Scenario) -> dict[str, pd.DataFrame]:
-    return {name: getattr(synthetic, name)(scenario) for name in FRAMES}
+    names = [name for name in figures.frames_needed() if hasattr(synthetic, name)]
+    return {name: getattr(synthetic, name)(scenario) for name in names}
 
 
 def drawn(name: str, frames: dict[str, pd.DataFrame]) -> Figure:
@@ -42,7 +48,8 @@ def one() -> dict[str, pd.DataFrame]:
 @pytest.fixture(scope="module")
 def pictures(four) -> dict[str, Figure]:
     """Every figure of the study with four models, laid out once."""
-    made = {name: drawn(name, four) for name in FIGURES}
+    known = [name for name, recipe in FIGURES.items() if set(recipe.frames) <= set(four)]
+    made = {name: drawn(name, four) for name in known}
     for figure in made.values():
         figure.draw_without_rendering()
     return made
@@ -79,7 +86,7 @@ def test_every_figure_is_written_with_its_origin(name, one, tmp_path):
 def test_figures_fit_the_page_and_are_readable(name, pictures):
     figure = pictures[name]
     width, height = figure.get_size_inches()
-    assert width in (figures.COLUMN_WIDTH, figures.TEXT_WIDTH)
+    assert width in (style.COLUMN_WIDTH, style.TEXT_WIDTH)
     assert height < 5
     assert min(text.get_fontsize() for text in texts(figure)) >= 7
     inside = figure.bbox.padded(0.5)
@@ -149,7 +156,8 @@ MISSING = {
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_what_was_not_measured_is_said_in_a_sentence(name, one):
-    frame, change = MISSING[name]
+    empty = (FIGURES[name].frames[0], lambda table: table.iloc[:0])
+    frame, change = MISSING.get(name, empty)
     with pytest.raises(NothingToDraw, match=r"^[A-Z].+\.$"):
         drawn(name, one | {frame: change(one[frame])})
 
@@ -171,16 +179,16 @@ def test_unknown_intervals_are_left_out(name, one):
 
 
 def test_the_mean_over_one_model_is_not_used(one, four):
-    assert figures.pooled_name(one["summary"]) == "neox-0"
-    assert figures.pooled_name(four["summary"]) == "mean"
+    assert reading.pooled_name(one["summary"]) == "neox-0"
+    assert reading.pooled_name(four["summary"]) == "mean"
 
 
 def test_the_oracle_judges_where_it_can(one):
     summary = one["summary"]
-    assert figures.judge_of(summary) == "oracle"
+    assert reading.judge_of(summary) == "oracle"
     blind = summary.copy()
     blind.loc[blind["judge"] == "oracle", "value"] = np.nan
-    assert figures.judge_of(blind) == "substring"
+    assert reading.judge_of(blind) == "substring"
     assert "(substring)" in drawn("behaviour", {"summary": blind}).axes[0].get_xlabel()
     assert "(oracle)" in drawn("behaviour", {"summary": summary}).axes[0].get_xlabel()
 
@@ -191,31 +199,31 @@ def test_the_oracle_judges_where_it_can(one):
 @pytest.mark.parametrize("scenario", [synthetic.SUPPORTED, ONE_MODEL], ids=["four", "one"])
 def test_drawn_intervals_are_those_of_the_table(scenario):
     summary = synthetic.summary(scenario)
-    model = figures.pooled_name(summary)
-    figure = figures.refusal_by_intervention(summary)
-    table = figures.recipes(summary)
+    model = reading.pooled_name(summary)
+    figure = refusal_by_intervention(summary)
+    table = reading.recipes(summary)
     for axes, dataset in zip(figure.axes, ("harmful", "harmless", "borderline"), strict=True):
-        rates = figures.estimates(summary, "refused", dataset, "oracle", model)
+        rates = reading.estimates(summary, "refused", dataset, "oracle", model)
         for direction in ("", "dim", "leace"):
-            names = [name for _, name, _ in figures.resolve_rows(summary)]
+            names = [name for _, name, _ in reading.resolve_rows(summary)]
             names = [name for name in names if table.loc[name, "direction"] == direction]
             bounds = rates.loc[names, ["low", "high"]].round(9)
             expected = set(bounds.itertuples(index=False, name=None))
-            assert segments(axes, figures.DIRECTION_COLOURS[direction]) == expected
+            assert segments(axes, style.DIRECTION_COLOURS[direction]) == expected
 
 
 def test_random_controls_are_drawn_as_the_range_of_their_draws(four):
-    rows = {row.key: controls for row, _, controls in figures.resolve_rows(four["summary"])}
+    rows = {row.key: controls for row, _, controls in reading.resolve_rows(four["summary"])}
     assert rows["DimAblation"] == [f"random_ablation-draw{draw}" for draw in range(5)]
-    rates = figures.estimates(four["summary"], "refused", "harmful", "oracle")["value"]
-    bars = figures.refusal_by_intervention(four["summary"]).axes[0].patches
+    rates = reading.estimates(four["summary"], "refused", "harmful", "oracle")["value"]
+    bars = refusal_by_intervention(four["summary"]).axes[0].patches
     spread = rates[rows["DimAblation"]]
     assert bars[0].get_x() == pytest.approx(spread.min() - 0.004)
     assert bars[0].get_width() == pytest.approx(np.ptp(spread) + 0.008)
 
 
 def test_the_sweep_over_k_is_drawn_in_order(four, pictures):
-    rates = figures.estimates(four["summary"], "refused", "harmful", "oracle")["value"]
+    rates = reading.estimates(four["summary"], "refused", "harmful", "oracle")["value"]
     line = pictures["k_sweep"].axes[0].lines[0]
     wanted = [f"inlp_projection-k{k}-source" for k in synthetic.KS]
     np.testing.assert_allclose(line.get_ydata(), rates[wanted])
@@ -224,10 +232,10 @@ def test_the_sweep_over_k_is_drawn_in_order(four, pictures):
 
 def test_an_expensive_sweep_gets_a_logarithmic_axis(four):
     summary = four["summary"].copy()
-    assert figures.k_sweep(summary).axes[1].get_yscale() == "linear"
+    assert k_sweep(summary).axes[1].get_yscale() == "linear"
     expensive = (summary["metric"] == "perplexity_ratio") & (summary["k"] == "full")
     summary.loc[expensive, ["value", "low", "high"]] *= 20
-    assert figures.k_sweep(summary).axes[1].get_yscale() == "log"
+    assert k_sweep(summary).axes[1].get_yscale() == "log"
 
 
 def test_sweeps_are_drawn_without_perplexity(one):
@@ -240,7 +248,7 @@ def test_sweeps_are_drawn_without_perplexity(one):
 
 def test_landing_places_are_compared_at_their_own_candidate(four):
     landing = four["landing"]
-    rows = figures.landing_rows(landing, four["summary"])
+    rows = landing_rows(landing, four["summary"])
     assert [row.name for row in rows] == [
         "DiM ablation",
         "DiM reflection",
@@ -248,7 +256,7 @@ def test_landing_places_are_compared_at_their_own_candidate(four):
         "INLP flipping",
     ]
     for row in rows:
-        places = figures.landed(landing, "llama-0", row)
+        places = landed(landing, "llama-0", row)
         dim = row.name.startswith("DiM")
         assert places.candidate == (synthetic.DIM_CANDIDATE if dim else synthetic.INLP_CANDIDATE)
         for points in (places.harmless, places.harmful, places.moved):
@@ -264,7 +272,7 @@ def test_candidate_maps_write_every_score_and_mark_the_choice(four, pictures):
     for axes, (_, part) in zip(figure.axes, rows.groupby("model", sort=False), strict=False):
         written = sorted(text.get_text() for text in axes.texts)
         known = part["bypass"].dropna()
-        assert written == sorted(f"{v:.1f}".replace("-", figures.MINUS) for v in known)
+        assert written == sorted(f"{v:.1f}".replace("-", reading.MINUS) for v in known)
         hatched = [patch for patch in axes.patches if patch.get_hatch()]
         assert len(hatched) == (part["bypass"].notna() & ~part["passed"]).sum()
         framed = [patch for patch in axes.patches if patch.get_hatch() is None]
@@ -275,9 +283,7 @@ def test_candidate_maps_write_every_score_and_mark_the_choice(four, pictures):
 
 
 def test_a_fallback_is_framed_with_dashes():
-    figure = figures.candidate_map(
-        synthetic.selection(replace(synthetic.UNMEASURED, models=("neox-0",)))
-    )
+    figure = candidate_map(synthetic.selection(replace(synthetic.UNMEASURED, models=("neox-0",))))
     framed = [patch for patch in figure.axes[0].patches if patch.get_hatch() is None]
     assert [patch.get_linestyle() for patch in framed] != ["-"]
     assert "used although rejected" in [text.get_text() for text in figure.legends[0].texts]
@@ -294,7 +300,7 @@ def test_agreement_names_the_judges_and_their_number(four, pictures):
     rows = four["agreement"]
     rows = rows[(rows["model"] == "all") & (rows["dataset"] == "harmful")]
     bounds = set(rows[["low", "high"]].round(9).itertuples(index=False, name=None))
-    assert segments(panels[0], figures.BLACK) == bounds
+    assert segments(panels[0], style.BLACK) == bounds
 
 
 def test_projections_mark_zero_in_every_panel(four, pictures):
@@ -307,18 +313,86 @@ def test_projections_mark_zero_in_every_panel(four, pictures):
 
 
 def test_labels_follow_the_recipe_not_the_name(four):
-    table = figures.recipes(four["summary"])
+    table = reading.recipes(four["summary"])
     names = {
         "none": "No intervention",
         "dim_ablation": "DiM ablation (all)",
-        "dim_addition-strength-1.0": f"DiM addition {figures.MINUS}1 (source)",
+        "dim_addition-strength-1.0": f"DiM addition {reading.MINUS}1 (source)",
         "inlp_flipping-k4-source": "INLP flipping, k = 4 (source)",
         "affine_ablation-harmless": "DiM ablation, origin harmless (source)",
         "leace": "LEACE erasure (source)",
     }
-    assert {name: figures.label(table.loc[name]) for name in names} == names
+    assert {name: reading.label(table.loc[name]) for name in names} == names
 
 
-def test_frames_needed_are_those_of_the_recipes():
-    assert figures.frames_needed() == set(FRAMES)
+def test_frames_needed_are_those_of_the_recipes(four):
+    assert figures.frames_needed() == set(four), "synthetic_results.py lacks a frame"
     assert figures.frames_needed(["landing"]) == {"landing", "summary"}
+
+
+# ------------------------------------------------------------- windows, before tuning, discussion
+
+
+def test_windows_write_every_share_and_frame_the_choice(four, pictures):
+    panels = [axes for axes in pictures["windows"].axes if axes.get_xlabel() == "first layer"]
+    assert len(panels) == len(synthetic.MODELS)
+    rows = four["windows_map"].query("split == 'test' and label == 'harmful' and judge == 'oracle'")
+    for axes, (model, part) in zip(panels, rows.groupby("model", sort=False), strict=True):
+        written = sorted(text.get_text() for text in axes.texts)
+        known = part.loc[part["length"] > 0, "value"]
+        assert written == sorted(f"{value:.2f}".removeprefix("0") for value in known)
+        assert axes.get_title() == f"{model} (none: .95)"
+        places = {(round(p.get_x()), round(p.get_y())) for p in axes.patches}
+        assert places == {(1, 1), (1, 2)}  # start 1; two and three layers
+
+
+def test_windows_without_a_choice_have_no_frame(four):
+    summary = four["summary"]
+    blind = summary[~summary["metric"].str.endswith(("window_start", "window_length"))]
+    figure = drawn("windows", {"windows_map": four["windows_map"], "summary": blind})
+    assert not any(axes.patches for axes in figure.axes if axes.get_xlabel() == "first layer")
+
+
+def test_before_tuning_draws_each_checkpoint_and_the_levels_of_chance(four, pictures):
+    panels = pictures["before_tuning"].axes
+    models = len(synthetic.MODELS)
+    cosine, difference, separation = (panels[row * models] for row in range(3))
+    rows = four["before_tuning_cosines"].query("model == 'neox-0' and quantity == 'cosine'")
+    drawn_lines = {tuple(line.get_ydata()) for line in cosine.lines if len(line.get_xdata()) == 4}
+    wanted = rows.groupby(["checkpoint", "label"])["value"].agg(tuple)
+    assert drawn_lines == set(wanted)
+    assert len(difference.collections) == 3  # two levels of chance and the interval
+    assert {line.get_color() for line in separation.lines} > {style.PURPLE, style.GREEN}
+
+
+def test_off_distribution_moves_both_classes_of_every_model(four, pictures):
+    panels = [axes for axes in pictures["off_distribution"].axes if axes.axison]
+    titles = [axes.get_title() for axes in panels[:3]]
+    assert titles == ["DiM ablation", "INLP projection", "INLP flipping"]
+    assert len(panels) == 3 * len(synthetic.MODELS)
+    landing = four["landing"].query("model == 'neox-0'")
+    n = (landing["intervention"] == "dim_ablation_source").sum()
+    assert sum(len(points.get_offsets()) for points in panels[0].collections) == 2 * n
+
+
+def test_the_offset_draws_both_intervals_and_says_why_there_is_no_correlation(four, one, pictures):
+    axes = pictures["offset"].axes[0]
+    assert axes.get_title().startswith("correlation") and "4 models" in axes.get_title()
+    bars = {tuple(np.ravel(line.get_data())) for line in axes.lines if len(line.get_xdata()) == 2}
+    table = offset_table(four["summary"], "oracle")
+    for row in table.itertuples():
+        x, y = row.offset, row.reduction
+        assert {(row.offset_low, row.offset_high, y, y)} <= bars
+        assert {(x, x, row.reduction_low, row.reduction_high)} <= bars
+    assert "fewer than 4" in drawn("offset", one).axes[0].get_title()
+
+
+def test_tokens_are_grouped_by_operator_with_the_intervals_of_the_table(four, pictures):
+    harmful, harmless = pictures["tokens"].axes
+    names = [label.get_text() for label in harmful.get_yticklabels()]
+    wanted = ["DiM ablation", "all tokens", "prompt", "last prompt token", "generated"]
+    assert names == wanted
+    rates = reading.estimates(four["summary"], "refused", "harmless", "oracle")
+    shown = ["dim_ablation", *(f"dim_ablation_tokens-{t}" for t in ("prompt", "last", "generated"))]
+    bounds = rates.loc[shown, ["low", "high"]].round(9)
+    assert segments(harmless, style.BLUE) == set(bounds.itertuples(index=False, name=None))

@@ -12,9 +12,10 @@ import yaml
 from refusal.claims import evaluate_claims, load_claims
 from refusal.configuration import check_config
 from refusal.errors import InputError
-from refusal.figures import FIGURES, draw, judge_of
+from refusal.figures import FIGURES, draw
 from refusal.numbers import collect_numbers
 from refusal.paper import Numbers, claims_by_verdict, compile_pdf, intervention_labels, render
+from refusal.reading import judge_of
 from refusal.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
@@ -24,8 +25,8 @@ SCENARIOS = {
     "not measured": synthetic.UNMEASURED,
     "one model": synthetic.ONE_MODEL,
 }
-FRAMES = ("summary", "comparisons", "agreement", "selection", "cosines", "angles", "cards")
-FRAMES = (*FRAMES, "class_sizes", "landing", "projections")
+RECIPES = (*TABLES.values(), *FIGURES.values())
+FRAMES = {frame for recipe in RECIPES for frame in recipe.frames} - {"claims", "examples"}
 
 
 def study(scenario: synthetic.Scenario, verdict: str | None = "supported") -> dict:

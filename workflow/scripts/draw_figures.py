@@ -1,4 +1,4 @@
-"""Draw every figure of the paper."""
+"""Draw the figures that the rule asks for."""
 
 import logging
 from pathlib import Path
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from job import job
-from refusal.figures import FIGURES, draw
-from tables_of_study import read_geometry, read_selection
+from refusal.figures import draw
+from tables_of_study import read_experiments, read_geometry, read_selection
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -22,11 +22,12 @@ def main(snakemake: "snakemake") -> None:
         "projections": read_geometry(snakemake.input.projections),
         "cosines": read_geometry(snakemake.input.cosines),
         "selection": read_selection(snakemake.input.selection),
+        **read_experiments(snakemake.input.experiments),
     }
-    folder = Path(snakemake.output[0]).parent
-    for name in FIGURES:
-        record = draw(name, frames, folder / name, snakemake.rule)
-        logging.info("%s: %s", name, record["reason"] or "drawn")
+    stems = dict.fromkeys(Path(path).with_suffix("") for path in snakemake.output)
+    for stem in stems:
+        record = draw(stem.name, frames, stem, snakemake.rule)
+        logging.info("%s: %s", stem.name, record["reason"] or "drawn")
 
 
 if __name__ == "__main__":

@@ -20,3 +20,14 @@ def read_selection(paths: Iterable[str]) -> pd.DataFrame:
         table.insert(0, "model", path.parent.name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True)
+
+
+def read_experiments(paths: Iterable[str]) -> dict[str, pd.DataFrame]:
+    """Join the frames of experiments over models, under the names `<experiment>_<frame>`.
+
+    `paths`: <results>/<experiment>/<model>/<frame>.parquet of every model; may be empty.
+    """
+    tables: dict[str, list[str]] = {}
+    for path in map(Path, paths):
+        tables.setdefault(f"{path.parts[-3]}_{path.stem}", []).append(str(path))
+    return {name: read_geometry(members) for name, members in tables.items()}

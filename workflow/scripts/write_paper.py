@@ -9,8 +9,8 @@ import pandas as pd
 import yaml
 
 from job import job
-from refusal.figures import judge_of
 from refusal.paper import compile_pdf, intervention_labels, render
+from refusal.reading import judge_of
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

@@ -1,4 +1,4 @@
-"""Write every table of the paper, and the numbers of its text."""
+"""Write the tables that the rule asks for, and the numbers of its text."""
 
 import json
 from collections.abc import Iterable
@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+import yaml
 
 from job import job
 from refusal.numbers import collect_numbers
 from refusal.tables import TABLES
-from tables_of_study import read_geometry, read_selection
+from tables_of_study import read_experiments, read_geometry, read_selection
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -30,11 +31,13 @@ def main(snakemake: "snakemake") -> None:
         "selection": read_selection(inputs.selection),
         "class_sizes": read_class_sizes(inputs.means),
         "examples": _examples(snakemake),
+        "published": yaml.safe_load(Path(inputs.published).read_text()),
+        **read_experiments(inputs.experiments),
     }
-    folder = Path(snakemake.output.tables[0]).parent
-    for name, recipe in TABLES.items():
+    for path in map(Path, snakemake.output.tables):
+        recipe = TABLES[path.stem]
         source = recipe.function(*(frames[frame] for frame in recipe.frames))
-        (folder / f"{name}.tex").write_text(f"% made by rule {snakemake.rule}\n{source}")
+        path.write_text(f"% made by rule {snakemake.rule}\n{source}")
     numbers = collect_numbers(frames)
     Path(snakemake.output.numbers).write_text(json.dumps(numbers, indent=1, sort_keys=True) + "\n")
 

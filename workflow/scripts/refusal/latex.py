@@ -54,6 +54,14 @@ def number(value: float | None, digits: int = 2) -> str:
     return rf"\num{{{rounded.removeprefix('-') if float(rounded) == 0 else rounded}}}"
 
 
+def scientific(value: float | None) -> str:
+    """Return a value as a power of ten where two decimals would show none of it."""
+    if value is None or not 0 < abs(value) < 0.01:
+        return number(value)
+    mantissa, exponent = f"{value:.1e}".split("e")
+    return rf"\num{{{mantissa}e{int(exponent)}}}"
+
+
 def interval(low: float | None, high: float | None, digits: int = 2) -> str:
     """Return bounds in brackets; a dash where there is no interval."""
     bounds = number(low, digits), number(high, digits)
@@ -67,7 +75,14 @@ def estimate(value: float, low: float, high: float, digits: int = 2) -> str:
     return shown if bounds == MISSING else rf"{shown} {{\scriptsize {bounds}}}"
 
 
-def stacked(row: Any) -> tuple[str, str]:
+def printed(metric: str, value: float, low: float, high: float) -> tuple[str, str]:
+    """Return a value and its interval; differences of logits lie far below two decimals."""
+    digits = scientific if metric.startswith("logit_difference") else number
+    value, low, high = map(digits, (value, low, high))
+    return value, MISSING if MISSING in (low, high) else f"[{low}, {high}]"
+
+
+def stacked(row: Any, digits: int = 2) -> tuple[str, str]:
     """Return a value and its interval in small print, for two lines of a table.
 
     Args:
@@ -75,8 +90,8 @@ def stacked(row: Any) -> tuple[str, str]:
     """
     if row is None:
         return MISSING, ""
-    bounds = interval(row.low, row.high)
-    return number(row.value), "" if bounds == MISSING else rf"{{\scriptsize {bounds}}}"
+    bounds = interval(row.low, row.high, digits)
+    return number(row.value, digits), "" if bounds == MISSING else rf"{{\scriptsize {bounds}}}"
 
 
 def tabular(

@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from refusal.figures import pooled_name
-from refusal.latex import interval, number
+from refusal.discussion import offset_correlation, offset_table
+from refusal.latex import interval, number, printed
+from refusal.reading import judge_of, pooled_name
 from refusal.statistics import draw_group
-from refusal.tables import PHASES, candidate_counts, requirements_checked
+from refusal.tables.models import PHASES, requirements_checked
+from refusal.tables.selection import candidate_counts
 
 
 def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
@@ -19,7 +21,8 @@ def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
 
     Names: `<intervention>/<dataset>/<metric>/<judge>` (mean over models, or the only model),
     `<name>/interval`, `claim/<claim>/<condition>`, `agreement/<judge>/<judge>/<dataset>`,
-    `count/<thing>` (left out where it is zero, so that a sentence can ask) and `range/<thing>`
+    `offset/correlation` (over models, where there are enough), `count/<thing>` (left out where it
+    is zero, so that a sentence can ask) and `range/<thing>`
     (over models: one value, or lowest to highest).
 
     Args:
@@ -29,6 +32,7 @@ def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
     numbers = _summary_numbers(summary[summary.model == pooled_name(summary)])
     numbers |= _claim_numbers(frames["claims"])
     numbers |= _agreement_numbers(frames["agreement"])
+    numbers |= _offset_numbers(summary)
     return numbers | _counts(frames) | _ranges(frames)
 
 
@@ -36,8 +40,9 @@ def _summary_numbers(rows: pd.DataFrame) -> dict[str, str]:
     numbers = {}
     for row in rows.itertuples():
         name = f"{row.intervention}/{row.dataset}/{row.metric}/{row.judge}"
-        numbers[name] = number(row.value)
-        numbers[f"{name}/interval"] = interval(row.low, row.high)
+        numbers[name], numbers[f"{name}/interval"] = printed(
+            row.metric, row.value, row.low, row.high
+        )
     return numbers
 
 
@@ -46,8 +51,8 @@ def _claim_numbers(claims: Mapping[str, Mapping]) -> dict[str, str]:
     for name, claim in claims.items():
         for index, condition in enumerate(claim["overall"]["conditions"]):
             key = f"claim/{name}/{index}"
-            numbers[key] = number(condition["value"])
-            numbers[f"{key}/interval"] = interval(condition["low"], condition["high"])
+            parts = (condition[part] for part in ("metric", "value", "low", "high"))
+            numbers[key], numbers[f"{key}/interval"] = printed(*parts)
     return numbers
 
 
@@ -58,6 +63,17 @@ def _agreement_numbers(agreement: pd.DataFrame) -> dict[str, str]:
         numbers[name] = number(row.kappa)
         numbers[f"{name}/interval"] = interval(row.low, row.high)
     return numbers
+
+
+def _offset_numbers(summary: pd.DataFrame) -> dict[str, str]:
+    """The correlation of the harmless offset with the effect of ablation; nothing if undefined."""
+    value, low, high = offset_correlation(offset_table(summary, judge_of(summary)))
+    if pd.isna(value):
+        return {}
+    return {
+        "offset/correlation": number(value),
+        "offset/correlation/interval": interval(low, high),
+    }
 
 
 def _counts(frames: Mapping[str, Any]) -> dict[str, str]:

@@ -16,10 +16,13 @@ import jinja2
 import pandas as pd
 
 from refusal.errors import InputError
-from refusal.figures import label, recipes
 from refusal.latex import escape_latex
+from refusal.reading import label, recipes
 from refusal.statistics import draw_group
-from refusal.tables import REQUIREMENTS, bound, group_label
+from refusal.tables.capability import TASK_NAMES
+from refusal.tables.claims import bound
+from refusal.tables.comparison import group_label
+from refusal.tables.models import REQUIREMENTS
 
 TEX_PACKAGES = (
     "texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended "
@@ -32,21 +35,49 @@ METRICS = {
     "complied_change": "change of the share answered with the right words",
     "looping": "share that loops",
     "looping_change": "change of the share that loops",
+    "cross_entropy": "cross-entropy in nats per token",
     "perplexity_ratio": "perplexity relative to the unsteered model",
     "landing_t": "mean position $t$ along DiM",
     "nearest_harmless": "share nearest to the harmless mean",
+    "outside": "share off both classes",
+    "off_distribution": "relative distance from the nearer class mean",
     "projection_ratio": "mean harmless projection over mean harmful projection",
     "kl": "KL divergence from the unsteered model",
     "capability": "share of capability questions answered",
+    "all_layers_refused_change": "change of the share refused, all layers ablated",
+    "best_window_refused_difference": "share refused, best window minus all layers",
+    "local_window_refused_difference": "share refused, best local window minus all layers",
+    "local_window_refused_change": "change of the share refused, best local window",
+    "cosine_peak_against_random": "cosine at the peak layer, minus that with a random suffix",
+    "suppression_share": "share of the gap in cosine closed, at the direction's layer",
+    "suppression_share_peak": "share of the gap in cosine closed, at the peak layer",
+    "attribution_change": r"write of the top heads along $\hat r$, minus that without suffix",
+    "attribution_against_random": "write of the top heads, minus that with a random suffix",
+    "attribution_suppression_share": "share of the gap in the top heads' write closed",
+    "attention_instruction_against_random": (
+        "attention on the instruction, minus that with a random suffix"
+    ),
+    "attention_suffix_against_random": "attention on the suffix, minus that on a random suffix",
+    "logit_difference": "largest difference of a logit",
+    "logit_difference_writes": "largest difference of a logit, hooks on the writes",
+    "logit_difference_post_norm": "largest difference of a logit, blocks with post-norms",
+    "logit_change": "largest change of a logit",
+    "same_next_token": "share with the same next token",
+    "same_next_token_post_norm": "share with the same next token, blocks with post-norms",
+    "accuracy": "accuracy",
+    "accuracy_change": "change of accuracy",
 }
 DATASETS = {
     "harmful": "harmful prompts",
+    "harmful+suffix": "harmful prompts with the adversarial suffix",
+    "harmful+random_suffix": "harmful prompts with a random suffix",
     "harmless": "harmless prompts",
     "borderline": "borderline prompts",
     "text": "held-out text",
     "answers": "reference answers",
     "own": "the model's own completions",
     "capability": "capability questions",
+    **TASK_NAMES,
 }
 VERDICTS = ("supported", "contradicted", "inconclusive", "not measured")
 
