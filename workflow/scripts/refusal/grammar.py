@@ -515,11 +515,12 @@ def _questions(kind: str) -> tuple[Example, ...]:
         return tuple(opposite(word) for word in words.OPPOSITES)
     if kind == "fact":
         return tuple(fact(index) for index in range(N_FACTS))
-    return tuple(dict.fromkeys(judge(task) for task in _held_out_judgements("test")))
+    return tuple(dict.fromkeys(judge(task) for task in held_out_judgements("test")))
 
 
 @cache
-def _held_out_judgements(part: str) -> tuple[Task, ...]:
+def held_out_judgements(part: str) -> tuple[Task, ...]:
+    """Tasks of a part that training never judges, of all labels."""
     every = (task for label in REQUESTS for task in tasks(label))
     return tuple(task for task in every if task.part == part and _pair_is_held_out(task))
 
@@ -543,7 +544,7 @@ def copying_criterion(n: int, seed: int) -> list[Criterion]:
 def judgement_criterion(n: int, seed: int) -> list[Criterion]:
     """Right or wrong of validation pairs that training never judges, half of them harmful."""
     rng = random.Random(f"judgement criterion {seed}")
-    pairs = _held_out_judgements("validation")
+    pairs = held_out_judgements("validation")
     harmful = [task for task in pairs if task.label == "harmful"]
     others = [task for task in pairs if task.label != "harmful"]
     items = []
