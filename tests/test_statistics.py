@@ -355,6 +355,9 @@ def test_tokens_perplexity_capability_and_kl(models, summary):
     row = one(summary, metric="perplexity", dataset="text", judge="model", **where)
     expected = perplexity(text["nll"], text["tokens"], INTERVALS)
     assert np.allclose([row["value"], row["low"], row["high"]], expected)
+    row = one(summary, metric="cross_entropy", dataset="text", judge="model", **where)
+    assert np.isclose(row["value"], text["nll"].sum() / text["tokens"].sum(), rtol=1e-12)
+    assert np.allclose([row["value"], row["low"], row["high"]], np.log(expected))
     row = one(summary, metric="perplexity_ratio", dataset="text", **where)
     expected = perplexity_ratio(text["nll"], text["tokens"], base["nll"], base["tokens"], INTERVALS)
     assert np.allclose([row["value"], row["low"], row["high"]], expected)
@@ -405,6 +408,13 @@ def test_mean_of_ratios_is_geometric_and_perplexity_is_not_averaged(models, summ
     row = one(summary, model="mean", **where)
     assert np.allclose([row["value"], row["low"], row["high"]], np.exp(student_mean(logs)))
     assert "perplexity" not in set(summary.loc[summary["model"] == "mean", "metric"])
+
+
+def test_mean_of_cross_entropies_is_plain(models, summary):
+    where = {"intervention": "dim_ablation", "dataset": "text", "metric": "cross_entropy"}
+    values = [one(summary, model=model, **where)["value"] for model in models]
+    row = one(summary, model="mean", **where)
+    assert np.allclose([row["value"], row["low"], row["high"]], student_mean(values))
 
 
 def test_draw_group_rows(models, summary):

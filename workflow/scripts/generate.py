@@ -1,8 +1,10 @@
 """Complete the test prompts greedily under every intervention of one family."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from family import run_family
 from job import job
@@ -19,13 +21,16 @@ LABELS = ["harmful", "harmless", "borderline"]
 class Generation:
     """A loaded model with the test prompts, tokenised once per job."""
 
-    def __init__(self, snakemake: "snakemake") -> None:
-        card = load_card(snakemake.input.card[0])
-        self.settings = snakemake.params.settings
-        self.model, self.tokenizer = load_from_card(card, snakemake.params.model)
-        prompts = pd.read_parquet(snakemake.input.prompts[0])
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: pd.DataFrame,
+        settings: Mapping,
+    ) -> None:
+        self.model, self.tokenizer, self.settings = model, tokenizer, settings
         self.prompts = prompts.query("split == 'test' and label in @LABELS")
-        self.sequences = encode_prompts(self.tokenizer, list(self.prompts.text))
+        self.sequences = encode_prompts(tokenizer, list(self.prompts.text))
 
     def run(self) -> pd.DataFrame:
         """Return the completions under whatever steering is in force."""
@@ -40,9 +45,16 @@ class Generation:
         return completions_table(self.tokenizer, list(self.prompts.id), completions)
 
 
+def prepare(snakemake: "snakemake") -> Generation:
+    """Load the model and the prompts of a job."""
+    card, params = load_card(snakemake.input.card[0]), snakemake.params
+    prompts = pd.read_parquet(snakemake.input.prompts[0])
+    return Generation(*load_from_card(card, params.model), prompts, params.settings)
+
+
 def main(snakemake: "snakemake") -> None:
     inputs = [snakemake.input.prompts[0]]
-    run_family(snakemake, inputs, Generation)
+    run_family(snakemake, inputs, prepare)
 
 
 if __name__ == "__main__":

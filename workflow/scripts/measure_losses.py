@@ -1,8 +1,10 @@
 """Measure cross-entropy, capability and KL under every intervention of one family."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from family import run_family
 from job import job
@@ -19,13 +21,17 @@ if TYPE_CHECKING:
 class Losses:
     """A loaded model with everything that is measured on it, tokenised once per job."""
 
-    def __init__(self, snakemake: "snakemake") -> None:
-        card = load_card(snakemake.input.card[0])
-        self.max_tokens = snakemake.params.settings["max_tokens"]
-        self.model, tokenizer = load_from_card(card, snakemake.params.model)
-        prompts = pd.read_parquet(snakemake.input.prompts[0]).query("split == 'test'")
-        own = pd.read_parquet(snakemake.input.own)
-        end_token = stop_tokens(self.model, tokenizer)[0]
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompts: pd.DataFrame,
+        own: pd.DataFrame,
+        settings: Mapping,
+    ) -> None:
+        self.model, self.max_tokens = model, settings["max_tokens"]
+        prompts = prompts.query("split == 'test'")
+        end_token = stop_tokens(model, tokenizer)[0]
         self.corpora = build_corpora(tokenizer, prompts, own, end_token)
         self.harmless = prompts[prompts.label == "harmless"]
         self.requests = encode_prompts(tokenizer, list(self.harmless.text))
@@ -44,9 +50,18 @@ class Losses:
         return pd.concat([losses.astype({"exact": object}), kl.assign(tokens=1, exact=None)])
 
 
+def prepare(snakemake: "snakemake") -> Losses:
+    """Load the model and the texts of a job."""
+    card, params = load_card(snakemake.input.card[0]), snakemake.params
+    model, tokenizer = load_from_card(card, params.model)
+    prompts = pd.read_parquet(snakemake.input.prompts[0])
+    own = pd.read_parquet(snakemake.input.own)
+    return Losses(model, tokenizer, prompts, own, params.settings)
+
+
 def main(snakemake: "snakemake") -> None:
     inputs = [snakemake.input.prompts[0], snakemake.input.own]
-    run_family(snakemake, inputs, Losses)
+    run_family(snakemake, inputs, prepare)
 
 
 if __name__ == "__main__":

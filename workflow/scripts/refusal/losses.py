@@ -22,7 +22,7 @@ from refusal.generations import halved_when_out_of_memory
 from refusal.models import input_device, removing
 from refusal.selection import kl_divergence
 
-__all__ = ["completion_losses", "kl_divergence", "text_losses"]
+__all__ = ["completion_logits", "completion_losses", "kl_divergence", "text_losses"]
 
 # Logit rows whose softmax is taken at once: bounds the temporary copy of [rows, vocabulary].
 LOGIT_ROWS = 256
@@ -79,6 +79,23 @@ def _batch_losses(
     model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
 ) -> list[tuple[float, int, bool]]:
     """(nll, tokens, exact) of every pair, from one forward pass."""
+    nll, wrong = _token_losses(*completion_logits(model, pairs))
+    lengths = [len(completion) for _, completion in pairs]
+    return [
+        (float(row_nll.sum()), len(row_nll), not row_wrong.any())
+        for row_nll, row_wrong in zip(
+            nll.cpu().split(lengths), wrong.cpu().split(lengths), strict=True
+        )
+    ]
+
+
+def completion_logits(
+    model: PreTrainedModel, pairs: Sequence[tuple[Sequence[int], Sequence[int]]]
+) -> tuple[Tensor, Tensor]:
+    """Logits [tokens, vocabulary] at every completion token of a batch, and the tokens [tokens].
+
+    One forward pass; the completions follow one another. Gradients flow if they are enabled.
+    """
     # The last completion token is predicted but predicts nothing, so it is not fed.
     inputs = [[*prompt, *completion][:-1] for prompt, completion in pairs]
     device = input_device(model)
@@ -95,14 +112,7 @@ def _batch_losses(
             use_cache=False,
         ).logits[0]
     targets = torch.tensor([token for _, completion in pairs for token in completion])
-    nll, wrong = _token_losses(logits, targets.to(logits.device))
-    lengths = counts.tolist()
-    return [
-        (float(row_nll.sum()), len(row_nll), not row_wrong.any())
-        for row_nll, row_wrong in zip(
-            nll.cpu().split(lengths), wrong.cpu().split(lengths), strict=True
-        )
-    ]
+    return logits, targets.to(logits.device)
 
 
 def _token_losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -43,8 +43,10 @@ RECIPE_COLUMNS = [
     "rank",
     "alpha",
     "strength",
+    "length",
     "origin",
     "side",
+    "tokens",
     "draw",
 ]
 KEY_COLUMNS = ["dataset", "metric", "judge"]
@@ -58,7 +60,18 @@ SUMMARY_COLUMNS = [
     *KEY_COLUMNS,
     *ESTIMATE_COLUMNS,
 ]
-TEXT_COLUMNS = ["family", "direction", "operator", "scope", "k", "origin", "side", "reason"]
+TEXT_COLUMNS = [
+    "family",
+    "direction",
+    "operator",
+    "scope",
+    "k",
+    "length",
+    "origin",
+    "side",
+    "tokens",
+    "reason",
+]
 COMPARISON_COLUMNS = [
     "study",
     "model",
@@ -90,10 +103,16 @@ CELLS = ["both", "only_a", "only_b", "neither"]
 PERPLEXITY_CORPORA = ("text", "answers", "own")
 AMOUNTS = {"tokens", "kl"}  # every other score is a rate: one observation is 0 or 1
 # Averaged over models on the log scale; perplexity itself is not averaged over models at all,
-# since models with different tokenisers do not share its unit.
+# since models with different tokenisers do not share its unit. Cross-entropy is, as in the
+# published tables: every model in nats per token of its own tokeniser.
 RATIOS = {"perplexity_ratio"}
 NOT_AVERAGED_OVER_MODELS = {"perplexity"}
 RATE_METRICS = {"refused", "complied", "other", "looping", "capability", "nearest_harmless"}
+RATE_METRICS |= {"outside", "accuracy", "same_next_token", "same_next_token_post_norm"}
+RATE_METRICS |= {"attention_instruction", "attention_suffix", "heads_share_for_half"}
+RATE_METRICS |= {"attack_success"}
+# What an experiment measures as a rate is named after it: `best_window_refused`, `base_separation`.
+RATE_ENDINGS = ("_refused", "_complied", "_separation")
 
 FloatArray = NDArray[np.float64]
 
@@ -580,19 +599,21 @@ def _perplexity_rows(corpus: str, losses: Losses, intervals: Intervals) -> list[
         for count in missing
     ]
     ratio_reasons = [why or ("no baseline value" if missing[base] else None) for why in reasons]
+    change, change_resampled = value - value[base], resampled - resampled[base]
     rows = []
-    for metric, log_value, log_resampled, why in [
-        ("perplexity", value, resampled, reasons),
-        ("perplexity_ratio", value - value[base], resampled - resampled[base], ratio_reasons),
+    for metric, log_value, log_resampled, why, scale in [
+        ("cross_entropy", value, resampled, reasons, np.asarray),
+        ("perplexity", value, resampled, reasons, np.exp),
+        ("perplexity_ratio", change, change_resampled, ratio_reasons, np.exp),
     ]:
         low, high = intervals.percentiles(log_resampled)
         rows.append(
             _estimates(
                 (corpus, metric, MODEL_JUDGE),
                 losses,
-                np.exp(log_value),
-                np.exp(low),
-                np.exp(high),
+                scale(log_value),
+                scale(low),
+                scale(high),
                 documents - missing,
                 why,
             )
@@ -645,8 +666,12 @@ def _replicate_rows(table: pd.DataFrame, replicates: str, confidence: float) -> 
 
 def _metric_range(metrics: pd.Series) -> tuple[FloatArray, FloatArray]:
     """Smallest and largest value that each metric can take."""
-    rate = metrics.isin(RATE_METRICS).to_numpy()
-    change = metrics.str.removesuffix("_change").isin(RATE_METRICS).to_numpy() & ~rate
+    stems = metrics.str.replace("_(?:change|difference)$", "", regex=True)
+    bounded = stems.isin(RATE_METRICS) | stems.str.endswith(RATE_ENDINGS)
+    rate = (bounded & (stems == metrics)).to_numpy()
+    change = (bounded & (stems != metrics)).to_numpy()
+    # Cosines have the range of a change of a rate.
+    change = change | metrics.str.contains(r"_cosine(?:_chance)?$").to_numpy()
     lowest = np.where(rate, 0.0, np.where(change, -1.0, -np.inf))
     return lowest, np.where(rate | change, 1.0, np.inf)
 
