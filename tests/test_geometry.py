@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from sklearn.covariance import LedoitWolf
 from sklearn.decomposition import PCA
 
 from refusal.errors import InputError
@@ -28,6 +29,7 @@ from refusal.geometry import (
     projections,
     subspace_table,
 )
+from refusal.off_distribution import Distribution, Spread
 from refusal.statistics import SUMMARY_COLUMNS, Intervals, wilson_interval
 
 N, POSITIONS, LAYERS, WIDTH = 60, 2, 3, 8
@@ -195,6 +197,15 @@ def test_landing_without_a_candidate_is_an_input_error(data):
         landing("m", *data, broken)
 
 
+def test_a_fine_tuning_lands_nowhere(data):
+    residual, index, means = data
+    tuned = recipe("tuned", position=None, layer=None, direction=None, operator="fine_tune")
+    others = interventions(means)
+    everything = others | {"tuned": Steering(tuned, lambda h: h)}
+    both = [landing("m", residual, index, means, given) for given in (others, everything)]
+    pd.testing.assert_frame_equal(*both)
+
+
 def test_landing_of_nothing_is_an_empty_table(data):
     assert list(landing("m", *data, {}).columns) == LANDING_COLUMNS
 
@@ -312,3 +323,90 @@ def test_projection_ratio_without_a_class_is_nan_with_reason(data):
     table = pd.DataFrame({"label": ["harmless"], "projection": [1.0]})
     row = projection_summary("s", "m", table, {"none": recipe("none")}, INTERVALS).iloc[0]
     assert np.isnan(row["value"]) and "no harmful" in row["reason"]
+
+
+# --- off the distribution ---
+
+
+@pytest.mark.parametrize("n", [5, 200])  # fewer and more rows than dimensions
+def test_distances_are_those_of_the_shrunk_covariance(n):
+    generator = np.random.default_rng(n)
+    rows = generator.normal(size=(n, WIDTH)) * np.linspace(0.2, 3, WIDTH)
+    rows -= rows.mean(0)
+    precision = np.linalg.inv(LedoitWolf(assume_centered=True).fit(rows).covariance_)
+    h, mean = generator.normal(size=(20, WIDTH)) * 4, generator.normal(size=WIDTH)
+    expected = [np.sqrt((x - mean) @ precision @ (x - mean)) for x in h]
+    assert np.allclose(Spread.fit(rows).distances(h, mean), expected)
+
+
+def test_without_any_spread_there_is_no_distance():
+    assert np.isnan(Spread.fit(np.zeros((4, 3))).distances(np.ones((2, 3)), np.zeros(3))).all()
+
+
+@pytest.fixture(scope="module")
+def unsteered():
+    """Two classes far apart along axis 0, wide along axis 1 and narrow along the others."""
+    generator = np.random.default_rng(0)
+    scale = np.array([1.0, 10.0, 0.1, 0.1])
+    means = np.array([[8.0, 0, 0, 0], [-8.0, 0, 0, 0]])
+    splits = [[generator.normal(size=(400, 4)) * scale + mean for mean in means] for _ in range(2)]
+    return Distribution.fit(means, *splits), splits[1]
+
+
+def test_unsteered_prompts_are_at_distance_one_and_inside(unsteered):
+    distribution, test = unsteered
+    for h in test:
+        assert np.isclose(distribution.relative_distance(h).mean(), 1, atol=1e-6)
+        assert distribution.outside(h).mean() == pytest.approx(0.05, abs=0.001)
+
+
+def test_off_is_judged_in_the_spread_of_each_axis(unsteered):
+    distribution, (harmful, harmless) = unsteered
+    step = np.eye(4) * 5
+    assert distribution.outside(harmless + step[2]).all()  # hardly varies there
+    assert distribution.outside(harmless + step[1]).mean() < 0.15  # varies more than the step
+    across = np.array([-16.0, 0, 0, 0])
+    assert distribution.outside(harmful + across).mean() < 0.1  # onto the other class
+    assert distribution.outside(harmless + across).all()  # off both
+    assert (distribution.relative_distance(harmless + across) > 3).all()
+
+
+def test_off_needs_to_be_far_from_both_classes(unsteered):
+    distribution, (harmful, _) = unsteered
+    distances = distribution.distances(harmful)
+    assert (distances[:, 1] > distribution.radius[1]).all()  # all are far from the other class
+    inside = distances[:, 0] <= distribution.radius[0]
+    assert np.array_equal(distribution.outside(harmful), ~inside)
+
+
+def test_landing_measures_the_distance_at_each_interventions_own_candidate(table, data):
+    residual, index, means = data
+    at = ClassMeans.at(means, (-2, 1))
+    splits = [
+        [
+            residual[
+                np.flatnonzero((index["split"] == s) & (index["label"] == name)), -2, 1
+            ].numpy()
+            for name in ("harmful", "harmless")
+        ]
+        for s in ("train", "test")
+    ]
+    expected = Distribution.fit(np.stack(at), *splits)
+    rows = table[(table["intervention"] == "none") & (table["position"] == -2)]
+    h = residual.numpy()[index.set_index("id").loc[rows["id"], "row"], -2, 1]
+    assert np.allclose(rows["distance"], expected.relative_distance(h))
+    assert np.array_equal(rows["outside"], expected.outside(h))
+
+
+def test_what_is_off_is_summarised_with_intervals(table):
+    recipes = {name: recipe(name) for name in ("ablation", "reflection", "elsewhere", "none")}
+    summary = landing_summary("s", "m", table, recipes, INTERVALS)
+    rows = table[(table["intervention"] == "reflection") & (table["label"] == "harmless")]
+    here = summary[(summary["intervention"] == "reflection") & (summary["dataset"] == "harmless")]
+    at = here.set_index("metric")
+    assert np.isclose(at.loc["off_distribution", "value"], rows["distance"].mean())
+    assert at.loc["off_distribution", "low"] < at.loc["off_distribution", "high"]
+    hits = int(rows["outside"].sum())
+    assert np.isclose(at.loc["outside", "value"], hits / len(rows))
+    bounds = wilson_interval(hits, len(rows), INTERVALS.confidence)
+    assert np.allclose(at.loc["outside", ["low", "high"]].astype(float), bounds)

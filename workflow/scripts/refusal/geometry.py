@@ -24,6 +24,7 @@ from sklearn.decomposition import PCA
 
 from refusal.directions import Candidate
 from refusal.errors import InputError
+from refusal.off_distribution import Distribution
 from refusal.statistics import (
     BASELINE,
     Intervals,
@@ -49,9 +50,16 @@ LANDING_COLUMNS = [
     "label",
     "position_along_dim",
     "nearest",
+    "distance",
+    "outside",
     "pc1",
     "pc2",
 ]
+# Metric, column, and why there may be no value.
+_LANDING_MEANS = (
+    ("landing_t", "position_along_dim", "the class means coincide at this candidate"),
+    ("off_distribution", "distance", "the activations do not vary at this candidate"),
+)
 COSINE_COLUMNS = [
     "model",
     "method",
@@ -187,14 +195,22 @@ def landing(
     chosen = index.iloc[rows]
     by_candidate: dict[Candidate, list[str]] = {}
     for name, intervention in interventions.items():
-        if name != BASELINE and intervention.recipe["scope"] == "source":
-            by_candidate.setdefault(_candidate(name, intervention.recipe), []).append(name)
+        recipe = intervention.recipe
+        # What training changes is no operator on the activations of the unsteered model.
+        if recipe.get("operator") == "fine_tune":
+            continue
+        # Steering some tokens only is the same operator: it would land on the same places.
+        whole = recipe.get("tokens") in (None, "all")
+        if name != BASELINE and recipe["scope"] == "source" and whole:
+            by_candidate.setdefault(_candidate(name, recipe), []).append(name)
     parts = []
     for candidate, names in by_candidate.items():
         h = _at(residual, candidate, rows)
         harmful = (chosen["label"] == "harmful").to_numpy()
         fitted = harmful | (chosen["label"] == "harmless").to_numpy()
         plane = principal_plane(h[fitted], harmful[fitted])
+        at = ClassMeans.at(means, candidate)
+        unsteered = _distribution(residual, index, candidate, at)
         for name in [BASELINE, *names] if BASELINE in interventions else names:
             moved = interventions[name].operator(h)
             parts.append(
@@ -204,8 +220,9 @@ def landing(
                     candidate,
                     chosen,
                     moved.numpy(),
-                    ClassMeans.at(means, candidate),
+                    at,
                     plane,
+                    unsteered,
                 )
             )
     if not parts:
@@ -228,6 +245,24 @@ def _at(residual: torch.Tensor | NDArray, candidate: Candidate, rows: NDArray) -
     return torch.as_tensor(residual[:, position, layer][rows], dtype=torch.float32)
 
 
+def _distribution(
+    residual: torch.Tensor | NDArray, index: pd.DataFrame, candidate: Candidate, means: ClassMeans
+) -> Distribution:
+    """Where the unsteered prompts of both classes lie at a candidate."""
+    splits = [
+        [
+            _at(
+                residual,
+                candidate,
+                np.flatnonzero((index["split"] == split) & (index["label"] == label)),
+            ).numpy()
+            for label in means._fields
+        ]
+        for split in ("train", "test")
+    ]
+    return Distribution.fit(np.stack(means), *splits)
+
+
 def _landing_rows(
     name: str,
     recipe: Mapping[str, object],
@@ -236,6 +271,7 @@ def _landing_rows(
     h: NDArray,
     means: ClassMeans,
     plane: Plane,
+    unsteered: Distribution,
 ) -> pd.DataFrame:
     pc1, pc2 = plane.coordinates(h).T
     k = recipe.get("k")
@@ -252,6 +288,8 @@ def _landing_rows(
             "label": index["label"].to_numpy(),
             "position_along_dim": position_along_dim(h, means),
             "nearest": nearest_centroid(h, means),
+            "distance": unsteered.relative_distance(h),
+            "outside": unsteered.outside(h),
             "pc1": pc1,
             "pc2": pc2,
         }
@@ -265,24 +303,28 @@ def landing_summary(
     recipes: Mapping[str, Mapping[str, object]],
     intervals: Intervals,
 ) -> pd.DataFrame:
-    """Summary rows of a landing table: mean position t and share nearest to the harmless mean.
+    """Summary rows of a landing table: where prompts land, and how far off the distribution.
 
-    Metrics `landing_t` (mean, bootstrap over prompts) and `nearest_harmless` (share, Wilson), per
-    intervention and label. "none" is left out: it has one mean per candidate, not one.
+    Per intervention and label, means with bootstrap over prompts of the position t (`landing_t`)
+    and of the relative distance from the nearer class mean (`off_distribution`), and shares with
+    Wilson's interval nearest to the harmless mean (`nearest_harmless`) and off both classes
+    (`outside`). "none" is left out: it has one mean per candidate, not one.
     """
     estimates = []
     steered = table[table["intervention"] != BASELINE]
     for (name, label), rows in steered.groupby(["intervention", "label"], sort=False):
-        t = rows["position_along_dim"].to_numpy(dtype=np.float64)
-        low, high = intervals.percentiles(bootstrap_means(t, intervals))
-        known = int(np.isfinite(t).sum())
-        why = None if known else "the class means coincide at this candidate"
-        estimates.append([name, label, "landing_t", mean_ignoring_nan(t), low, high, known, why])
-        near = int((rows["nearest"] == "harmless").sum())
-        bounds = wilson_interval(near, len(rows), intervals.confidence)
-        estimates.append(
-            [name, label, "nearest_harmless", near / len(rows), *bounds, len(rows), None]
-        )
+        for metric, column, undefined in _LANDING_MEANS:
+            values = rows[column].to_numpy(dtype=np.float64)
+            low, high = intervals.percentiles(bootstrap_means(values, intervals))
+            known = int(np.isfinite(values).sum())
+            why = None if known else undefined
+            mean = mean_ignoring_nan(values)
+            estimates.append([name, label, metric, mean, low, high, known, why])
+        near, n = rows["nearest"] == "harmless", len(rows)
+        for metric, hits in (("nearest_harmless", near), ("outside", rows["outside"])):
+            count = int(hits.sum())
+            bounds = wilson_interval(count, n, intervals.confidence)
+            estimates.append([name, label, metric, count / n, *bounds, n, None])
     return _summary(study, model, recipes, estimates)
 
 
