@@ -12,7 +12,12 @@ sys.path.insert(0, str(SCRIPTS))
 
 from refusal.configuration import check_config
 from refusal.errors import InputError
-from refusal.recipes import check_comparisons, expand_interventions
+from refusal.recipes import (
+    check_attacks,
+    check_capability,
+    check_comparisons,
+    expand_interventions,
+)
 
 try:
     with open(Path(workflow.basedir) / "config.schema.yaml") as schema:
@@ -21,6 +26,10 @@ try:
         config["interventions"], config["directions"]["random"]["draws"]
     )
     check_comparisons(config["statistics"]["comparisons"], RECIPES)
+    if config["experiments"]["capability"]:
+        check_capability(config["capability"]["interventions"], RECIPES)
+    if config["experiments"]["attacks"]:
+        check_attacks(config["attacks"]["interventions"], RECIPES)
 except InputError as mistake:
     raise WorkflowError(str(mistake)) from None
 
@@ -57,6 +66,9 @@ FIGURES = [
     "agreement",
     "behaviour",
     "projections",
+    "off_distribution",
+    "offset",
+    "tokens",
 ]
 TABLES = [
     "models",
@@ -66,6 +78,8 @@ TABLES = [
     "main",
     "all",
     "comparisons",
+    "losses",
+    "comparator",
     "agreement",
     "claims",
     "conditions",
@@ -73,6 +87,37 @@ TABLES = [
     "angles",
     "examples",
 ]
+# What an experiment writes per model besides its summary, and what the paper shows of it.
+EXPERIMENTS = {
+    "weights": {"frames": ["prompts"], "figures": [], "tables": ["weights"]},
+    "capability": {
+        "frames": ["tasks"],
+        "figures": [],
+        "tables": ["capability", "capability_models"],
+    },
+    "suffix": {
+        "frames": ["cosines", "heads", "attention"],
+        "figures": ["suffix_cosines", "suffix_heads"],
+        "tables": ["suffix"],
+    },
+    "attacks": {
+        "frames": [],
+        "figures": [],
+        "tables": ["attacks", "attacks_models", "harmbench"],
+    },
+    "before_tuning": {
+        "frames": ["cosines"],
+        "figures": ["before_tuning"],
+        "tables": [],
+    },
+    "windows": {"frames": ["map"], "figures": ["windows"], "tables": []},
+    "heads": {"frames": ["curve"], "figures": ["heads"], "tables": []},
+}
+EXPERIMENTS = {
+    name: shown for name, shown in EXPERIMENTS.items() if config["experiments"][name]
+}
+FIGURES += [figure for shown in EXPERIMENTS.values() for figure in shown["figures"]]
+TABLES += [table for shown in EXPERIMENTS.values() for table in shown["tables"]]
 # Interventions whose completions are shown, of those that the study has.
 EXAMPLES = [
     name
@@ -84,9 +129,11 @@ EXAMPLES = [
     )
     if name in RECIPES
 ]
-FAMILIES = {}
-for name, recipe in RECIPES.items():
-    FAMILIES.setdefault(recipe["family"], []).append(name)
+# Fine-tuning has a job of its own; of the rest, losses are measured where all tokens are steered.
+STEERED = [
+    name for name, recipe in RECIPES.items() if recipe["operator"] != "fine_tune"
+]
+WITH_LOSSES = [n for n, r in RECIPES.items() if r["tokens"] in (None, "all")]
 
 
 wildcard_constraints:
@@ -94,33 +141,52 @@ wildcard_constraints:
     intervention="|".join(RECIPES),
 
 
+def families(names):
+    """Return the interventions by family: those of one family are run by one job."""
+    found = {}
+    for name in names:
+        found.setdefault(RECIPES[name]["family"], []).append(name)
+    return found
+
+
 def library(script):
     """Return the modules that a script needs, found from the imports themselves.
 
-    They are inputs of its rule: editing `figures.py` reruns no model job, editing
+    They are inputs of its rule: editing `figures/` reruns no model job, editing
     `directions.py` reruns all that depends on directions. `job.py` only logs and is left out.
     """
     found, queue = set(), [SCRIPTS / script]
     while queue:
-        for name in imported_modules(queue.pop()):
-            path = SCRIPTS.joinpath(*name.split(".")).with_suffix(".py")
-            if path.is_file() and path not in found and name != "job":
+        for path in map(module_file, imported_modules(queue.pop())):
+            if path.is_file() and path not in found and path.stem != "job":
                 found.add(path)
                 queue.append(path)
     return sorted(str(path.relative_to(workflow.basedir)) for path in found)
 
 
 def imported_modules(path):
-    """Return the names that a file imports from: `a.b` of `from a.b import c`, and `a.b.c`."""
+    """Return what a file imports: `a.b` of `from a.b import c`, `a.b.c`, and their package `a`."""
     nodes = [
         n
         for n in ast.walk(ast.parse(path.read_text()))
         if isinstance(n, ast.ImportFrom)
     ]
     modules = {node.module for node in nodes if node.module}
-    return modules | {
+    modules |= {
         f"{n.module}.{alias.name}" for n in nodes for alias in n.names if n.module
     }
+    # Python runs the file of every package around a module before the module itself.
+    return {
+        name.rsplit(".", depth)[0]
+        for name in modules
+        for depth in range(name.count(".") + 1)
+    }
+
+
+def module_file(name):
+    """Return where a module of that name lies, or would lie: `name.py` or `name/__init__.py`."""
+    path = SCRIPTS.joinpath(*name.split("."))
+    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def checkpoint_path(wildcards):
@@ -128,13 +194,52 @@ def checkpoint_path(wildcards):
     model = config["models"][wildcards.model]
     if "architecture" in model:
         return f"{RESULTS}/models/{wildcards.model}"
-    folder = Path(model["path"]).expanduser()
-    return str(folder) if folder.is_dir() else model["path"]
+    return folder_or_hub_id(model["path"])
+
+
+def folder_or_hub_id(path):
+    """Return the path of a checkpoint: a folder with `~` spelt out, or the hub id as it is."""
+    folder = Path(path).expanduser()
+    return str(folder) if path and folder.is_dir() else path
 
 
 def checkpoint_files(wildcards):
     """Return the files of a model's checkpoint: what was trained here, or a local folder's own."""
     path = Path(checkpoint_path(wildcards))
+    if wildcards.model in ORGANISMS:
+        return [f"{path}/{name}" for name in CHECKPOINT_FILES]
+    return sorted(map(str, path.glob("*.json"))) + sorted(
+        map(str, path.glob("*.safetensors"))
+    )
+
+
+def capability_settings(wildcards):
+    """Return the tasks that a model is asked, and how: those of organisms, or of loaded models."""
+    group = "organisms" if wildcards.model in ORGANISMS else "loaded"
+    settings = config["capability"]
+    return {
+        "tasks": settings["tasks"][group],
+        "limit": settings["limit"],
+        "batch_size": settings["batch_size"],
+    }
+
+
+def base_path(wildcards):
+    """Return the checkpoint before safety tuning: an organism's own, else as configured.
+
+    Empty where none is named: the job then says so in one line.
+    """
+    if wildcards.model in ORGANISMS:
+        return f"{RESULTS}/models/{wildcards.model}-helpful"
+    return folder_or_hub_id(config["models"][wildcards.model].get("base") or "")
+
+
+def base_files(wildcards):
+    """Return the files of the checkpoint before safety tuning, of a local folder its own."""
+    base = base_path(wildcards)
+    path = Path(base)
+    if not base:
+        return []
     if wildcards.model in ORGANISMS:
         return [f"{path}/{name}" for name in CHECKPOINT_FILES]
     return sorted(map(str, path.glob("*.json"))) + sorted(
@@ -148,6 +253,16 @@ def training_record(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/training.json" if is_organism else []
 
 
+def experiment_frames():
+    """Return the frames of every experiment and model that figures and tables show."""
+    return [
+        f"<results>/{experiment}/{model}/{frame}.parquet"
+        for experiment, shown in EXPERIMENTS.items()
+        for frame in shown["frames"]
+        for model in MODELS
+    ]
+
+
 def final_outputs():
     """Return what a whole run makes.
 
@@ -156,9 +271,14 @@ def final_outputs():
     """
     per_intervention = collect(
         "<results>/{noun}/{model}/{intervention}.parquet",
-        noun=["generations", "losses", "scores"],
+        noun=["generations", "scores"],
         model=MODELS,
         intervention=RECIPES,
+    )
+    losses = collect(
+        "<results>/losses/{model}/{intervention}.parquet",
+        model=MODELS,
+        intervention=WITH_LOSSES,
     )
     return [
         "<results>/config.yaml",
@@ -166,4 +286,5 @@ def final_outputs():
         "<results>/claims.json",
         "<results>/paper/main.pdf",
         *per_intervention,
+        *losses,
     ]

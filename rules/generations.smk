@@ -6,7 +6,7 @@ REQUIRED INPUTS: interventions/<model>/, models/<model>/card.json, prompts/promp
 OUTPUTS: generations/<model>/<intervention>.parquet
 """
 
-for family, members in FAMILIES.items():
+for family, members in families(STEERED).items():
 
     rule:
         name:

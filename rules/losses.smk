@@ -4,7 +4,7 @@ REQUIRED INPUTS: interventions/<model>/, generations/<model>/none.parquet (own c
 OUTPUTS: losses/<model>/<intervention>.parquet
 """
 
-for family, members in FAMILIES.items():
+for family, members in families(n for n in WITH_LOSSES if n in STEERED).items():
 
     rule:
         name:

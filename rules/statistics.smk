@@ -82,10 +82,15 @@ rule statistics:
         losses=collect(
             "<results>/losses/{model}/{intervention}.parquet",
             model=MODELS,
-            intervention=RECIPES,
+            intervention=WITH_LOSSES,
         ),
         geometry=collect(
             "<results>/statistics/geometry/{model}/summary.parquet", model=MODELS
+        ),
+        experiments=collect(
+            "<results>/{experiment}/{model}/summary.parquet",
+            experiment=EXPERIMENTS,
+            model=MODELS,
         ),
     output:
         summary="<results>/statistics/summary.parquet",

@@ -86,6 +86,12 @@ def _dim_recipes() -> list[dict]:
         *(_dim("dim_reflection", f"-{s}", alpha=2.0, scope=s) for s in ("source", "writes")),
         *(_dim("dim_alpha", f"-alpha{a}", alpha=a) for a in ALPHAS),
         *(_dim("affine_ablation", f"-{o}", origin=o) for o in ("harmless", "midpoint")),
+        _dim("dim_set_harmful", origin="harmful"),
+        _recipe("dim_add_harmful", "dim_add_harmful", "dim", "add", strength=1.0, length="harmful"),
+        *(
+            _dim("dim_ablation_tokens", f"-{tokens}", scope="all", tokens=tokens)
+            for tokens in ("prompt", "last", "generated")
+        ),
     ]
 
 
@@ -140,6 +146,7 @@ def _other_recipes() -> list[dict]:
         ),
         _recipe("leace", "leace", "leace", "erase", k="1", rank=1, alpha=1.0),
         *_random_recipes(),
+        _recipe("fine_tuning", "fine_tuning", None, "fine_tune"),
     ]
 
 
@@ -161,6 +168,8 @@ def _harmful(recipe: dict, scenario: Scenario) -> float:
     base, direction, operator = 0.96, recipe["direction"], recipe["operator"]
     if operator == "none" or direction == "random":
         return base
+    if operator == "fine_tune":
+        return 0.0
     if operator == "add":
         strength = recipe["strength"]
         return base if strength > 0 else max(0.03, base + 0.7 * strength)
@@ -218,6 +227,7 @@ def _rates(recipe: dict, scenario: Scenario, rng: np.random.Generator) -> list[d
 
 def _model_metrics(recipe: dict, rng: np.random.Generator) -> list[dict]:
     cost = {"none": 1.0, "project": 1.02, "erase": 1.01, "alterrep": 1.15, "add": 1.6}
+    cost["fine_tune"] = 1.01
     ratio = cost[recipe["operator"]]
     if recipe["operator"] == "project":
         rank = 12 if recipe["k"] == "full" else int(recipe["k"])
@@ -238,6 +248,9 @@ def _model_metrics(recipe: dict, rng: np.random.Generator) -> list[dict]:
                     "reason": None,
                 }
             )
+        perplexity = rows[-2]
+        logs = {key: float(np.log(perplexity[key])) for key in ("value", "low", "high")}
+        rows.append(perplexity | logs | {"metric": "cross_entropy"})
     rows.append(
         {"dataset": "capability", "metric": "capability", "judge": "model", "reason": None}
         | _estimate(rng, 0.7 / ratio, 40, 0.15)
@@ -265,6 +278,9 @@ def summary(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
         for model in (*scenario.models, "mean"):
             metrics = _rates(recipe, scenario, rng) + _model_metrics(recipe, rng)
             rows += [{"study": STUDY, "model": model} | recipe | metric for metric in metrics]
+    rows += _suffix_rows(scenario) + _patching_rows(scenario) + _discussion_rows(scenario)
+    rows += _windows_rows(scenario) + _before_tuning_rows(scenario) + _capability_rows(scenario)
+    rows += _attack_rows(scenario)
     table = pd.DataFrame(rows)
     if len(scenario.models) == 1:
         table.loc[table["model"] == "mean", ["low", "high"]] = np.nan
@@ -482,6 +498,8 @@ def _landing_rows(
                     "label": label,
                     "position_along_dim": t,
                     "nearest": "harmful" if t > 0.5 else "harmless",
+                    "distance": 1.0 + 0.1 * rng.normal() ** 2,
+                    "outside": False,
                     "pc1": scale * (t + 0.2 * rng.normal()),
                     "pc2": scale * 0.5 * rng.normal(),
                 }
@@ -571,3 +589,301 @@ def cards(scenario: Scenario = SUPPORTED) -> list[dict]:
         }
         for index, model in enumerate(scenario.models)
     ]
+
+
+# What an adversarial suffix does: value per condition (in this order) and region or quantity.
+SUFFIX_CONDITIONS = ("harmful", "harmful+random_suffix", "harmful+suffix", "harmless")
+SUFFIX_QUANTITIES = {
+    "cosine": (0.5, 0.4, 0.05, -0.1),
+    "cosine_peak": (0.6, 0.5, 0.1, -0.2),
+    "attribution": (20.0, 15.0, 4.0, -3.0),
+    "attention_instruction": (0.9, 0.5, 0.3, 0.95),
+    "attention_suffix": (0.0, 0.4, 0.6, 0.0),
+}
+TOP_HEADS = ((3, 1), (2, 0), (2, 2), (1, 3), (3, 3), (0, 1), (1, 0), (2, 1))
+
+
+def _none_rows(scenario: Scenario, metrics: list[tuple], judge: str, seed: int) -> list[dict]:
+    """Summary rows of "none" for every model and the mean; metrics: (dataset, metric, value)."""
+    none = next(row for row in recipe_list(scenario) if row["intervention"] == "none")
+    rng = np.random.default_rng(seed)
+    rows = []
+    for model in (*scenario.models, "mean"):
+        for dataset, metric, value in metrics:
+            value = value + 0.02 * rng.normal()
+            row = {"dataset": dataset, "metric": metric, "judge": judge, "n": 40, "reason": None}
+            row |= {"value": value, "low": value - 0.05, "high": value + 0.05}
+            rows.append({"study": STUDY, "model": model} | none | row)
+    return rows
+
+
+def _suffix_rows(scenario: Scenario) -> list[dict]:
+    """Invented summary rows of the suffix experiment; none where families are left out."""
+    if scenario.families is not None:
+        return []
+    metrics = []
+    for metric, values in SUFFIX_QUANTITIES.items():
+        metrics += [(c, metric, v) for c, v in zip(SUFFIX_CONDITIONS, values, strict=True)]
+        metrics.append(("harmful+suffix", f"{metric}_against_random", values[2] - values[1]))
+        metrics.append(("harmful+suffix", f"{metric}_change", values[2] - values[0]))
+    shares = ("suppression_share", "suppression_share_peak", "attribution_suppression_share")
+    for dataset, value in (("harmful+suffix", 0.8), ("harmful+random_suffix", 0.2)):
+        metrics += [(dataset, share, value) for share in shares]
+    rows = _none_rows(scenario, metrics, "geometry", scenario.seed + 20)
+    refused = [(c, "first_token_refused", 0.5) for c in SUFFIX_CONDITIONS]
+    return rows + _none_rows(scenario, refused, "model", scenario.seed + 21)
+
+
+def _patching_rows(scenario: Scenario) -> list[dict]:
+    """Invented summary rows of patched heads; none where families are left out."""
+    if scenario.families is not None:
+        return []
+    shares = {"none": 0.02, "eighth": 0.4, "quarter": 0.7, "half": 0.95}
+    names = {f"heads_{part}_refused": value for part, value in shares.items()}
+    patched = {part: value for part, value in shares.items() if part != "none"}
+    random = {f"heads_{part}_random_refused": value / 3 for part, value in patched.items()}
+    against = {f"heads_{part}_refused_difference": value / 2 for part, value in patched.items()}
+    half = {"heads_for_half": 3.0, "heads_share_for_half": 3 / 16}
+    metrics = [("harmless", *item) for item in (names | random | against | half).items()]
+    return _none_rows(scenario, metrics, "model", scenario.seed + 22)
+
+
+def _discussion_rows(scenario: Scenario) -> list[dict]:
+    """Invented offsets of harmless prompts, and what ablation changes; none without families."""
+    if scenario.families is not None:
+        return []
+    rows = _none_rows(
+        scenario, [("harmless", "projection_ratio", 0.3)], "geometry", scenario.seed + 30
+    )
+    ablation = next(r for r in recipe_list(scenario) if r["intervention"] == "dim_ablation")
+    for row in _none_rows(
+        scenario, [("harmful", "refused_change", -0.8)], "oracle", scenario.seed + 31
+    ):
+        rows.append(row | ablation)
+    return rows
+
+
+CAPABILITY_TASKS = {
+    "organism_facts": 0.25,
+    "organism_facts_generation": np.nan,
+    "organism_arithmetic": 0.25,
+    "organism_arithmetic_generation": np.nan,
+    "organism_opposites": 0.25,
+    "organism_judgement": 0.5,
+}
+
+
+def capability_tasks(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented tasks of the harness and what guessing gives; none where families are left out."""
+    rows = [
+        {"model": model, "task": task, "metric": "acc", "shots": 0, "chat": True, "n": 96}
+        | {"chance": chance}
+        for model in scenario.models
+        for task, chance in (CAPABILITY_TASKS.items() if scenario.families is None else ())
+    ]
+    columns = ["model", "task", "metric", "shots", "chat", "n", "chance"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _capability_rows(scenario: Scenario) -> list[dict]:
+    """Invented accuracies: ablation keeps them, reflection halves them."""
+    if scenario.families is not None:
+        return []
+    recipes = {row["intervention"]: row for row in recipe_list(scenario)}
+    rows = []
+    for name, factor in (("none", 1.0), ("dim_ablation", 0.99), ("dim_reflection-writes", 0.5)):
+        metrics = []
+        for task in (*CAPABILITY_TASKS, "tasks"):
+            metrics += [(task, "accuracy", 0.8 * factor)]
+            metrics += [(task, "accuracy_change", 0.8 * (factor - 1))]
+        measured = _none_rows(scenario, metrics, "harness", scenario.seed + 33)
+        rows += [row | recipes[name] for row in measured if name in recipes]
+    return rows
+
+
+WINDOW_LAYERS = 4
+
+
+def _windows_rows(scenario: Scenario) -> list[dict]:
+    """Invented summary rows of ablation over windows; none where families are left out."""
+    if scenario.families is not None:
+        return []
+    rates = {"no_window": 0.95, "all_layers": 0.1, "best_window": 0.12, "local_window": 0.3}
+    metrics = [("harmful", f"{name}_refused", rate) for name, rate in rates.items()]
+    metrics += [("harmless", f"{name}_refused", 0.05) for name in rates]
+    metrics += [
+        ("harmful", f"{name}_refused_difference", rates[name] - 0.1)
+        for name in ("best_window", "local_window")
+    ]
+    rows = _none_rows(scenario, metrics, "oracle", scenario.seed + 32)
+    for row in _none_rows(scenario, [("harmful", "", 0.0)], "oracle", scenario.seed):
+        for kind, length in (("best_window", 3), ("local_window", 2)):
+            for part, value in (("start", 1), ("length", length)):
+                exact = {"value": value, "low": value, "high": value}
+                rows.append(row | {"metric": f"{kind}_{part}"} | exact)
+    return rows
+
+
+def windows_map(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented shares refused under ablation of every window of four layers."""
+    placed = [
+        (start, length)
+        for length in range(1, WINDOW_LAYERS + 1)
+        for start in range(WINDOW_LAYERS - length + 1)
+    ]
+    rows = [
+        {"model": model, "start": start, "length": length, "split": split, "label": label}
+        | {"judge": judge, "metric": "refused", "value": 0.95 - 0.2 * length, "n": 40}
+        | {"low": 0.9 - 0.2 * length, "high": 1 - 0.2 * length}
+        for model in scenario.models
+        for start, length in [(0, 0), *placed]
+        for split, label in (
+            ("validation", "harmful"),
+            ("test", "harmful"),
+            ("test", "harmless"),
+        )
+        for judge in ("oracle", "substring")
+    ]
+    return pd.DataFrame(rows)
+
+
+BEFORE_TUNING = {  # value at the deepest layer
+    ("tuned", "cosine", "harmful"): 0.5,
+    ("tuned", "cosine", "harmless"): -0.3,
+    ("base", "cosine", "harmful"): 0.1,
+    ("base", "cosine", "harmless"): -0.2,
+    ("base", "dim_cosine", "both"): 0.8,
+    ("base", "chance", "both"): 0.0,
+    ("base", "relabelled", "both"): 0.0,
+    ("tuned", "separation", "both"): 0.98,
+    ("base", "separation", "both"): 0.9,
+    ("tuned", "own_separation", "both"): 0.98,
+    ("base", "own_separation", "both"): 0.92,
+}
+
+
+def before_tuning_cosines(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented quantities of the tuned and the base checkpoint by layer."""
+    rows = []
+    for model in scenario.models:
+        for (checkpoint, quantity, label), value in BEFORE_TUNING.items():
+            for layer in range(4):
+                known = layer > 0 or quantity in ("cosine", "separation")
+                at = (value if known else np.nan) * (layer + 1) / 4
+                row = {"checkpoint": checkpoint, "quantity": quantity, "label": label}
+                bounds = {"value": at, "low": at - 0.1, "high": at + 0.1, "sd": 0.1, "n": 80}
+                rows.append({"model": model, **row, "layer": layer, **bounds})
+    return pd.DataFrame(rows)
+
+
+def _before_tuning_rows(scenario: Scenario) -> list[dict]:
+    """Invented summary rows of the checkpoint before tuning; none without families."""
+    if scenario.families is not None:
+        return []
+    metrics = [
+        (label, quantity if quantity == "dim_cosine" else f"{checkpoint}_{quantity}", value)
+        for (checkpoint, quantity, label), value in BEFORE_TUNING.items()
+        if quantity not in ("chance", "relabelled")
+    ]
+    metrics.append(("both", "dim_cosine_chance", 0.6))
+    return _none_rows(scenario, metrics, "geometry", scenario.seed + 33)
+
+
+def _bounded(value: float, width: float = 0.05) -> dict:
+    return {"mean": value, "low": value - width, "high": value + width, "n": 40}
+
+
+def suffix_cosines(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented cosines by layer of the suffix experiment."""
+    marks = {"direction_layer": 2, "peak_layer": 3, "sd": 0.1}
+    rows = [
+        {"model": model, "condition": condition, "layer": layer, **marks}
+        | _bounded(value * layer / 4)
+        for model in scenario.models
+        for condition, value in zip(SUFFIX_CONDITIONS, (0.6, 0.5, 0.1, -0.2), strict=True)
+        for layer in range(5)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _top_head_rows(scenario: Scenario, values: tuple, **more) -> list[dict]:
+    """One row per model, condition and top head; values by condition fall with the rank."""
+    return [
+        {"model": model, "condition": condition, "rank": rank, "layer": layer, "head": head}
+        | _bounded(value / rank**0.5)
+        | more
+        for model in scenario.models
+        for condition, value in zip(SUFFIX_CONDITIONS, values, strict=True)
+        for rank, (layer, head) in enumerate(TOP_HEADS, start=1)
+    ]
+
+
+def suffix_heads(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented attributions of the top heads."""
+    return pd.DataFrame(_top_head_rows(scenario, (8.0, 6.0, 1.0, -3.0)))
+
+
+def suffix_attention(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented attention of the top heads on instruction and suffix."""
+    values = {"instruction": (0.9, 0.5, 0.3, 0.95), "suffix": (0.0, 0.4, 0.6, 0.0)}
+    rows = [_top_head_rows(scenario, of, region=region) for region, of in values.items()]
+    return pd.DataFrame([row for part in rows for row in part])
+
+
+def heads_curve(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented curves of patched heads: the ranked order rises first."""
+    rows = [
+        {"model": model, "order": order, "draw": draw, "n_heads": n, "all_heads": 16, "n": 40}
+        | {"head": "" if n == 0 else f"{n % 4}.{n // 5}", "metric": metric}
+        | {"value": value, "low": max(0.0, value - 0.06), "high": min(1.0, value + 0.06)}
+        for model in scenario.models
+        for order, draw, scale in (("ranked", 0, 4), ("random", 0, 12), ("random", 1, 15))
+        for n in range(17)
+        for metric, value in (
+            ("first_token_refused", min(1.0, n / scale)),
+            ("refusal_metric", n - scale),
+        )
+    ]
+    return pd.DataFrame(rows)
+
+
+ATTACKS = {"": 0.05, "suffix": 0.8, "random_suffix": 0.1, "role_play": 0.2}
+
+
+def _attack_rows(scenario: Scenario) -> list[dict]:
+    """Invented success of attacks with and without system prompt; none without families."""
+    if scenario.families is not None:
+        return []
+    suffixes = {name: f"+{name}" if name else "" for name in ATTACKS}
+    metrics = [
+        (f"harmful{suffixes[name]}{side}", "attack_success", value / (2 if side else 1))
+        for name, value in ATTACKS.items()
+        for side in ("", "+system")
+    ]
+    metrics += [(f"harmless{suffixes[name]}", "refused", 0.05) for name in ATTACKS if name]
+    rows = [
+        row
+        for judge in ("substring", "oracle")
+        for row in _none_rows(scenario, metrics, judge, scenario.seed + 40)
+    ]
+    ablation = next(r for r in recipe_list(scenario) if r["intervention"] == "dim_ablation")
+    return rows + [row | ablation for row in rows if row["dataset"] in ("harmful", "harmful+system")]
+
+
+def published(scenario: Scenario = SUPPORTED) -> dict:
+    """Published figures as paper/published/harmbench.yaml holds them; these are invented."""
+    models = {"Model 7B": {"direct": 1.5, "other": None}, "Model_70B": {"direct": 2.0}}
+    return {"columns": {"direct": "Direct request", "other": "GCG,\ntransferred"}, "models": models}
+
+
+def weights_prompts(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
+    """Invented differences between hooks and edited weights; one model has post-norms."""
+    rows = [
+        {"model": model, "post_norms": index == 1, "dtype": "float32", "hooks": hooks}
+        | {"intervention": "dim_ablation", "id": label, "label": label, "change": 6.5}
+        | {"difference": 0.7 if index == 1 else 3e-6, "same_next_token": True}
+        for index, model in enumerate(scenario.models)
+        for hooks in ("all", "writes")
+        for label in ("harmful", "harmless")
+    ]
+    return pd.DataFrame(rows)

@@ -23,7 +23,8 @@ from refusal.claims import (
     unanimous,
 )
 from refusal.errors import InputError
-from refusal.statistics import COMPARISON_COLUMNS, SUMMARY_COLUMNS
+from refusal.recipes import expand_interventions
+from refusal.statistics import COMPARISON_COLUMNS, SUMMARY_COLUMNS, draw_group
 
 CLAIMS = Path(__file__).parents[1] / "paper" / "claims.yaml"
 
@@ -286,34 +287,19 @@ def shipped():
 
 
 def test_shipped_claims(shipped):
-    assert list(shipped) == ["B1", "B2", "B3", "B4", "B5", "A1", "A2", "D1"]
+    rocchetti, arditi = (
+        [f"{letter}{i}" for i in range(1, n)] for letter, n in (("B", 6), ("A", 9))
+    )
+    assert list(shipped) == [*rocchetti, *arditi, "D1", "D2"]
     assert all(c["rationale"] for item in shipped.values() for c in item["conditions"])
 
 
-ALL_INTERVENTIONS = [
-    "none",
-    "dim_ablation",
-    "dim_ablation_source",
-    "dim_addition-strength1",
-    "inlp_corrected_flipping-k8-source",
-    "inlp_corrected_flipping-kfull-source",
-    *[
-        f"inlp_{kind}-k{k}-{scope}"
-        for k in ("8", "full")
-        for kind, scope in [
-            ("flipping", "source"),
-            ("flipping", "writes"),
-            ("projection", "source"),
-            ("projection", "all"),
-        ]
-    ],
-    "random_ablation-draw0",
-    "random_addition-draw0",
-]
+CONFIG = yaml.safe_load((CLAIMS.parents[1] / "config.yaml").read_text())
+ALL_INTERVENTIONS = list(expand_interventions(CONFIG["interventions"]))
 
 
 def test_shipped_claims_name_only_known_interventions(shipped):
-    known = {*ALL_INTERVENTIONS, "random_ablation-draw*", "random_addition-draw*"}
+    known = {*ALL_INTERVENTIONS, *(draw_group(name) for name in ALL_INTERVENTIONS)}
     conditions = [c for item in shipped.values() for c in item["conditions"]]
     assert {c["left"] for c in conditions} <= known
     assert {c["right"] for c in conditions if "right" in c} <= known

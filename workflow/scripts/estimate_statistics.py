@@ -18,7 +18,8 @@ def main(snakemake: "snakemake") -> None:
     settings = snakemake.params.settings
     intervals = Intervals(settings["confidence"], settings["resamples"], snakemake.params.seed)
     models = {name: _results(snakemake, name) for name in snakemake.params.models}
-    extra = [pd.read_parquet(path) for path in snakemake.input.geometry]
+    measured = [*snakemake.input.geometry, *snakemake.input.experiments]
+    extra = [pd.read_parquet(path) for path in measured]
     study = snakemake.params.study
     summary = summarise(study, models, intervals, extra)
     summary.to_parquet(snakemake.output.summary, index=False)

@@ -74,11 +74,9 @@ def attacks_table(summary: pd.DataFrame) -> str:
             lines.append(["", *(bounds for _, bounds in cells)])
     header = ["Attack"]
     for judge in judges:
-        header += [escape_latex(judge.capitalize()), "with system"]
-    return tabular("l" + "l" * (len(header) + 1), [*header, *HARMLESS_HEADER], lines)
-
-
-HARMLESS_HEADER = ("Harmless refused", "answered")
+        header += [escape_latex(judge.capitalize()), "+ system"]
+    header += [_stack("Harmless\nrefused"), _stack("Harmless\nanswered")]
+    return tabular("l" * len(header), header, lines)
 
 
 def attacks_models_table(summary: pd.DataFrame) -> str:
@@ -110,6 +108,11 @@ def harmbench_table(published: Mapping[str, Any]) -> str:
         [escape_latex(model), *(number(values.get(column), 1) for column in columns)]
         for model, values in published["models"].items()
     ]
-    stack = r"\shortstack[l]{%s}"
-    header = [stack % escape_latex(text).replace(", ", r",\\") for text in columns.values()]
-    return tabular("l" + "r" * len(columns), ["Model", *header], lines)
+    header = ["Model", *(_stack(text) for text in columns.values())]
+    return tabular("l" + "r" * len(columns), header, lines)
+
+
+def _stack(text: str) -> str:
+    """A heading that may have several lines."""
+    lines = r" \\ ".join(escape_latex(line) for line in text.split("\n"))
+    return rf"\begin{{tabular}}[b]{{@{{}}l@{{}}}}{lines}\end{{tabular}}"

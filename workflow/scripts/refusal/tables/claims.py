@@ -31,7 +31,7 @@ def claims_table(claims: Mapping[str, Mapping], summary: pd.DataFrame) -> str:
     turned = [rf"\rotatebox{{60}}{{{escape_latex(model)}}}" for model in models]
     header = ["", "Claim", "Published", "Overall", *turned]
     ragged = r">{\raggedright\arraybackslash}"
-    columns = rf"l{ragged}p{{.42\textwidth}}{ragged}p{{.21\textwidth}}l" + "c" * len(models)
+    columns = rf"l{ragged}p{{.40\textwidth}}{ragged}p{{.21\textwidth}}l" + "c" * len(models)
     return tabular(columns, header, lines)
 
 
@@ -42,7 +42,8 @@ def conditions_table(claims: Mapping[str, Mapping]) -> str:
         lines.append([f"{name}: {claim['overall']['verdict']}"])
         lines += [_condition_line(condition) for condition in claim["overall"]["conditions"]]
     header = ["Quantity", "Measured by", "Expected", "Value", "Interval", "Verdict"]
-    columns = r"p{.337\textwidth}" + "l" * (len(header) - 1) + "@{}"
+    ragged = r">{\raggedright\arraybackslash}"
+    columns = rf"{ragged}p{{.30\textwidth}}{ragged}p{{.21\textwidth}}llll@{{}}"
     return tabular(columns, header, lines, "longtable")
 
 
@@ -51,7 +52,10 @@ def _condition_line(condition: Mapping) -> list[str]:
     verdict = condition["verdict"]
     return [
         r"\newline$-$ ".join(r"\texttt{" + escape_latex(side) + "}" for side in sides),
-        escape_latex(f"{condition['metric']}, {condition['dataset']}"),
+        # Long names may be broken where their words end.
+        escape_latex(f"{condition['metric']}, {condition['dataset']}").replace(
+            r"\_", r"\_\allowbreak{}"
+        ),
         bound(condition),
         *printed(*(condition[part] for part in ("metric", "value", "low", "high"))),
         verdict if condition["role"] == "test" else f"({verdict})",

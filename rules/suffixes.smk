@@ -1,0 +1,42 @@
+"""Suffixes: an adversarial suffix per model, and random ones of equal length as control.
+
+REQUIRED INPUTS: models/<model>/card.json, models/<model>-helpful/ (organisms),
+    prompts/prompts.parquet
+OUTPUTS: suffixes/<model>.json
+"""
+
+
+def helpful_files(wildcards):
+    """Return the checkpoint before safety tuning, whose answers the search aims at."""
+    if wildcards.model not in ORGANISMS:
+        return []
+    folder = f"{RESULTS}/models/{wildcards.model}-helpful"
+    return [f"{folder}/{name}" for name in CHECKPOINT_FILES]
+
+
+rule suffixes:
+    input:
+        code=library("find_suffix.py"),
+        card=rules.card.output,
+        prompts=rules.prompts.output,
+        helpful=helpful_files,
+    output:
+        "<results>/suffixes/{model}.json",
+    log:
+        "<logs>/suffixes/{model}.log",
+    benchmark:
+        "<benchmarks>/suffixes/{model}.tsv"
+    conda:
+        "../envs/models.yaml"
+    # One thread, so that the search does not depend on the number of cores.
+    threads: 1
+    params:
+        model=lookup(within=config, dpath="models/{model}"),
+        settings=config["suffix"],
+        generations=config["generations"],
+        grammar=config["prompts"]["source"] == "grammar",
+        seed=config["seed"],
+    message:
+        "Finding an adversarial suffix for {wildcards.model}"
+    script:
+        "../workflow/scripts/find_suffix.py"
