@@ -228,3 +228,52 @@ def test_a_checkpoint_without_chat_template_is_refused_with_one_line(finished):
     assert done.returncode != 0
     assert "bare: the tokenizer has no chat template. Remedy:" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+# --- experiments ---
+
+EXPERIMENTS = ["weights", "capability", "suffix", "attacks", "before_tuning", "windows", "heads"]
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_one_key_leaves_an_experiment_out(finished, experiment):
+    study = overlay(finished, f"without_{experiment}.yaml", experiments={experiment: False})
+    target = str(RESULTS / "paper" / "main.pdf")
+    everything = planned(finished, "--forceall", target)
+    rest = planned(finished, "--forceall", target, study=study)
+    assert experiment in everything - rest
+    assert everything - rest <= {experiment, "capability_questions"}
+
+
+def test_a_loaded_checkpoint_goes_through_every_experiment(finished):
+    """Or is refused with one line: its published tasks cannot be had without the network."""
+    shutil.copytree(finished / RESULTS / "models" / "gemma2-0", finished / "loaded")
+    model = {"path": "loaded", "refusal_tokens": [44]}
+    asked = [str(RESULTS / f"{name}/loaded/summary.parquet") for name in EXPERIMENTS]
+    del asked[EXPERIMENTS.index("capability")]
+    study = overlay(finished, "loaded.yaml", models={"loaded": model})
+    done = snakemake(finished, *asked, study=study)
+    assert done.returncode != 0
+    for key in ("base", "suffix"):
+        assert re.search(rf"models\.loaded\.{key}.*experiments\.\w+: false", done.stdout)
+    base = str(RESULTS / "models" / "gemma2-0-helpful")
+    model |= {"base": base, "suffix": " plain words here"}
+    study = overlay(finished, "loaded.yaml", models={"loaded": model})
+    done = snakemake(finished, *asked, study=study)
+    assert done.returncode == 0, done.stdout[-6000:]
+    for path in asked:
+        assert pd.read_parquet(finished / path).value.notna().any(), path
+
+
+def test_the_paper_is_written_without_any_experiment(finished):
+    """The last test of this study: it leaves another paper behind."""
+    study = overlay(finished, "plain.yaml", experiments=dict.fromkeys(EXPERIMENTS, False))
+    assert planned(finished, study=study) <= {
+        *("config", "statistics", "claims", "figures", "tables", "paper")
+    }
+    done = snakemake(finished, study=study)
+    assert done.returncode == 0, done.stdout[-6000:]
+    claims = json.loads((finished / RESULTS / "claims.json").read_text())
+    assert claims["A6"]["overall"]["verdict"] == "not measured"
+    text = (finished / RESULTS / "paper" / "main.tex").read_text()
+    assert "adversarial suffix" not in text.partition(r"\appendix")[0]
