@@ -253,6 +253,14 @@ def training_record(wildcards):
     return f"{RESULTS}/models/{wildcards.model}/training.json" if is_organism else []
 
 
+def helpful_files(wildcards):
+    """Return the checkpoint before safety tuning, whose answers the search aims at."""
+    if wildcards.model not in ORGANISMS:
+        return []
+    folder = f"{RESULTS}/models/{wildcards.model}-helpful"
+    return [f"{folder}/{name}" for name in CHECKPOINT_FILES]
+
+
 def experiment_frames():
     """Return the frames of every experiment and model that figures and tables show."""
     return [

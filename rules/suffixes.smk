@@ -6,14 +6,6 @@ OUTPUTS: suffixes/<model>.json
 """
 
 
-def helpful_files(wildcards):
-    """Return the checkpoint before safety tuning, whose answers the search aims at."""
-    if wildcards.model not in ORGANISMS:
-        return []
-    folder = f"{RESULTS}/models/{wildcards.model}-helpful"
-    return [f"{folder}/{name}" for name in CHECKPOINT_FILES]
-
-
 rule suffixes:
     input:
         code=library("find_suffix.py"),

@@ -867,7 +867,8 @@ def _attack_rows(scenario: Scenario) -> list[dict]:
         for row in _none_rows(scenario, metrics, judge, scenario.seed + 40)
     ]
     ablation = next(r for r in recipe_list(scenario) if r["intervention"] == "dim_ablation")
-    return rows + [row | ablation for row in rows if row["dataset"] in ("harmful", "harmful+system")]
+    direct = [row for row in rows if row["dataset"] in ("harmful", "harmful+system")]
+    return rows + [row | ablation for row in direct]
 
 
 def published(scenario: Scenario = SUPPORTED) -> dict:

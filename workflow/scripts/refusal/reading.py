@@ -136,7 +136,8 @@ def _operator_name(recipe: Mapping[str, object]) -> str:
         single = recipe["k"] == "1" and direction in ("dim", "random")
         return "ablation" if single else "projection"
     if alpha == 2:
-        return "reflection" if direction == "dim" else "flipping"
+        single = recipe["k"] == "1" and direction in ("dim", "random")
+        return "reflection" if single else "flipping"
     return f"projection, alpha {plain_number(alpha)}"
 
 
