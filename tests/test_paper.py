@@ -112,7 +112,7 @@ def test_every_table_fits_without_being_shrunk(papers):
     (folder / "paper" / "plain.tex").write_text(text.replace(shrinking, r"\mbox"))
     _, log = compiled(folder, "plain")
     widths = [float(width) for width in re.findall(r"Overfull \\hbox \(([\d.]+)pt", log)]
-    assert max(widths, default=0) < 3, widths
+    assert max(widths, default=0) < 3, re.findall(r"Overfull.*\n.*\n", log)
 
 
 @pytest.mark.parametrize("name", ["not measured", "one model"])
@@ -132,7 +132,8 @@ def test_every_verdict_of_the_text_is_the_measured_one(papers, name):
     _, text, frames = papers[name]
     listed = text.partition(r"\section{What holds")[2].partition("Each verdict")[0]
     found = claims_by_verdict(frames["claims"])
-    assert sum(map(len, found.values())) == len(frames["claims"]) == 8
+    shipped = yaml.safe_load((ROOT / "paper" / "claims.yaml").read_text())
+    assert sum(map(len, found.values())) == len(frames["claims"]) == len(shipped)
     for verdict, names in found.items():
         sentence = listed.partition(f"{verdict.capitalize()}: ")[2].partition(".")[0]
         assert sentence.replace(" and ", ", ").split(", ") == names
@@ -148,7 +149,7 @@ def test_the_abstract_speaks_in_the_right_number(papers):
     one = study(synthetic.SUPPORTED)
     one["claims"]["B1"]["overall"]["verdict"] = "inconclusive"
     counted = claims_by_verdict(one["claims"])
-    assert [len(names) for names in counted.values()] == [7, 1]
+    assert [len(names) for names in counted.values()] == [len(one["claims"]) - 1, 1]
 
 
 def test_missing_figures_are_said_to_be_missing(papers):

@@ -43,7 +43,7 @@ def conditions_table(claims: Mapping[str, Mapping]) -> str:
         lines += [_condition_line(condition) for condition in claim["overall"]["conditions"]]
     header = ["Quantity", "Measured by", "Expected", "Value", "Interval", "Verdict"]
     ragged = r">{\raggedright\arraybackslash}"
-    columns = rf"{ragged}p{{.30\textwidth}}{ragged}p{{.21\textwidth}}llll@{{}}"
+    columns = rf"{ragged}p{{.32\textwidth}}{ragged}p{{.19\textwidth}}llll@{{}}"
     return tabular(columns, header, lines, "longtable")
 
 
