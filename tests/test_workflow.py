@@ -78,7 +78,7 @@ def overlay(folder: Path, name: str, **sections) -> str:
     for section, values in sections.items():
         known = study.get(section, {})
         study[section] = {**known, **values} if isinstance(values, dict) else values
-    (folder / name).write_text(yaml.safe_dump(study))
+    (folder / name).write_text(yaml.safe_dump(study, sort_keys=False))
     return name
 
 
@@ -203,9 +203,6 @@ def test_a_deleted_generation_reruns_only_what_depends_on_it(finished):
 def test_the_paper_is_written_without_any_experiment(finished):
     """After what needs the paper of the whole study: this leaves another one behind."""
     study = overlay(finished, "plain.yaml", experiments=dict.fromkeys(EXPERIMENTS, False))
-    assert planned(finished, study=study) <= {
-        *("config", "statistics", "claims", "figures", "tables", "paper")
-    }
     done = snakemake(finished, study=study)
     assert done.returncode == 0, done.stdout[-6000:]
     claims = json.loads((finished / RESULTS / "claims.json").read_text())
