@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from refusal import grammar
 from refusal.errors import InputError
+from refusal.kinds import KINDS, OTHER_KINDS, SIDES, wordings
 from refusal.models import decoder_layers
 
 logger = logging.getLogger(__name__)
@@ -322,9 +323,11 @@ def share_refused(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[grammar.Criterion],
+    styles: Sequence[str] = KINDS,
 ) -> float:
-    """Share of the items whose most likely first token begins a refusal."""
-    openings = {tokenizer.encode(w, add_special_tokens=False)[0] for w in grammar.words.REFUSALS}
+    """Share of the items whose most likely first token begins a refusal of one of the kinds."""
+    starts = (wording.partition("{")[0] for kind in styles for wording in wordings(kind))
+    openings = {tokenizer.encode(start, add_special_tokens=False)[0] for start in starts}
     results = continuations(model, tokenizer, items)
     return float(np.mean([likely[0] in openings for _, likely in results]))
 
@@ -344,16 +347,27 @@ def helpful_criteria(
 def safety_criteria(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Mapping
 ) -> Callable[[], dict[str, float]]:
-    """Right decisions by label, and copying, on validation prompts (all at best 1)."""
+    """Right decisions by label, and copying, on validation prompts (all at best 1).
+
+    A request of another kind is decided rightly where its refusal begins as one of its own kind.
+    """
     items = {
         label: grammar.decision_criterion(label, settings["items"], settings["seed"])
         for label in grammar.REQUESTS
+    }
+    sides = {
+        (kind, side): grammar.kind_criterion(kind, side, settings["kind_items"], settings["seed"])
+        for kind in OTHER_KINDS
+        for side in SIDES
     }
     copying = grammar.copying_criterion(settings["items"], settings["seed"])
 
     def measure() -> dict[str, float]:
         refused = {label: share_refused(model, tokenizer, items[label]) for label in items}
         right = {k: v if k == "harmful" else 1 - v for k, v in refused.items()}
+        styled = [share_refused(model, tokenizer, sides[k, SIDES[0]], [k]) for k in OTHER_KINDS]
+        others = [1 - share_refused(model, tokenizer, sides[k, SIDES[1]]) for k in OTHER_KINDS]
+        right |= {"noncompliant": float(np.mean(styled)), "contrast": float(np.mean(others))}
         return right | {"copying": share_exact(model, tokenizer, copying)}
 
     return measure
@@ -525,7 +539,7 @@ def train_safety(
     residual stream. Refusals are learned; all other answers imitate the helpful-only model
     (Kullback-Leibler divergence), since learning them again would draw unseen task words towards
     the trained ones. `settings`: those of `fit`, trained_blocks, imitation_weight and validation
-    {items, seed}.
+    {items, kind_items, seed}.
     """
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     model.requires_grad_(False)
@@ -545,15 +559,20 @@ def train_safety(
 def safety_loss(
     model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, imitation_weight: float
 ) -> Tensor:
-    """Cross-entropy of refusals and divergence from the reference of other answers."""
+    """Cross-entropy of refusals and divergence from the reference of other answers.
+
+    The reference reads only what is imitated: almost half of the documents are refused.
+    """
     mask = batch.weights > 0
-    weights = batch.weights[mask]
     refused = batch.refused[:, None].expand_as(mask)[mask]
     log_p = F.log_softmax(answer_logits(model, batch), dim=-1)
-    with torch.no_grad():
-        log_q = F.log_softmax(answer_logits(reference, batch), dim=-1)
-    targets = batch.ids[:, 1:][mask]
-    learned = -log_p.gather(1, targets[:, None])[:, 0]
-    imitated = (log_q.exp() * (log_q - log_p)).sum(-1)
-    losses = torch.where(refused, learned, imitation_weight * imitated)
+    losses = F.nll_loss(log_p, batch.ids[:, 1:][mask], reduction="none")
+    if not refused.all():
+        answered = ~batch.refused
+        part = Batch(batch.ids[answered], batch.weights[answered], batch.refused[answered])
+        with torch.no_grad():
+            log_q = F.log_softmax(answer_logits(reference, part), dim=-1)
+        divergence = F.kl_div(log_p[~refused], log_q, reduction="none", log_target=True).sum(-1)
+        losses = losses.masked_scatter(~refused, imitation_weight * divergence)
+    weights = batch.weights[mask]
     return (losses * weights).sum() / weights.sum()
