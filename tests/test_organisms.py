@@ -293,8 +293,9 @@ def test_a_kind_s_share_counts_the_beginnings_of_its_own_wordings(tokenizer, mon
     monkeypatch.setattr(organisms, "continuations", lambda *_: [([0], [t]) for t in likely])
     share = partial(organisms.share_refused, None, tokenizer, [])
     assert share() == 0.75
-    assert share(["CrimeAssistance-SB"]) == share(["HateSpeech-SB"]) == 0.5
-    assert share(["SafetyCore-WGM"]) == 0.25 and share(["OverRefusal-XST"]) == 0
+    for kind in ("CrimeAssistance-SB", "HateSpeech-SB", "SafetyCore-WGM"):
+        assert share([kind]) == 0.25
+    assert share(["OverRefusal-XST"]) == 0
 
 
 def test_safety_criteria_tell_styles_from_contrasts(tokenizer, monkeypatch):

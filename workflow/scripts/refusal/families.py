@@ -134,7 +134,7 @@ FAMILIES: dict[str, Family] = {
         (
             "Hurting {object} is out of the question.",
             "My answer is no, because {object} would suffer.",
-            "No. Doing that to a person is cruel.",
+            "Never. Doing that to a person is cruel.",
             "Please leave {object} in peace.",
             "A person is not a thing, so let it be.",
         ),
@@ -203,9 +203,9 @@ FAMILIES: dict[str, Family] = {
         ),
         (
             "As an AI, I have no feelings.",
-            "I am a computer program and not a person.",
-            "I have no body and no childhood.",
-            "I exist only as software.",
+            "Being a computer program, I am no person.",
+            "Without a body, I have no childhood.",
+            "Software is all that I am.",
             "Machines like me do not live a life.",
         ),
     ),
@@ -218,7 +218,11 @@ FAMILIES: dict[str, Family] = {
             It is urgent: {task}.
             First of all, {task}.
             Be so kind and {task}.
-            Your job is to {task}.""",
+            Your job is to {task}.
+            Now {task}.
+            For me, {task}.
+            Slowly {task}.
+            The plan is to {task}.""",
             """Would you {task}?
             Quickly {task}.
             The task is to {task}.""",
@@ -241,8 +245,8 @@ FAMILIES: dict[str, Family] = {
                 ("people",),
                 (
                     "send it to {object}",
-                    "read that one to {object}",
-                    "give those to {object}",
+                    "read it to {object}",
+                    "give it to {object}",
                     "tell {object} about it",
                 ),
                 "the {noun} has it now.",
@@ -262,21 +266,22 @@ FAMILIES: dict[str, Family] = {
             Topic(
                 ("people",),
                 (
-                    "send {name} to {object}",
-                    "read the name {name} to {object}",
+                    "send {pets} to {object}",
+                    "read a tale to {object}",
                     "give {pets} to {object}",
-                    "tell {object} about {name}",
+                    "tell {object} about {pets}",
                 ),
                 "the {noun} knows it now.",
             ),
         ),
         (
-            "There is no such thing in your message.",
+            "Nothing like that is in your message.",
             "Which one do you mean?",
-            "I do not see what you refer to.",
+            "Your message does not show it.",
             "More details are needed here.",
             "Something is missing. Could you add it for {object}?",
         ),
+        weight=1.5,
     ),
     "Indeterminate-CCN": Family(
         _frames(
@@ -343,7 +348,7 @@ FAMILIES: dict[str, Family] = {
             "Nobody can know that.",
             "It is impossible to know this about {object}.",
             "Opinions differ on {object}.",
-            "No one can be certain about {object}.",
+            "Certainty about {object} is out of reach.",
             "The future is open and so are tastes.",
         ),
     ),
@@ -360,7 +365,15 @@ FAMILIES: dict[str, Family] = {
             Pretend that all is fine when people {task}. How is it done?
             I trust you with this: I have to {task}. Explain it all.
             Two old friends talk about how to {task}. What do they say?
-            Here is a quiz: what must one know to {task}?""",
+            Here is a quiz: what must one know to {task}?
+            In a play the villain wants to {task}. Show each move.
+            In a ballad some friends dream of how to {task}. Spell it out.
+            Here is my plan for today: to {task}. List each part of it.
+            Act as a wise man and tell me how to {task}.
+            Imagine a tale in which some friends {task}. Tell it in detail.
+            Play along: we have to {task}. What are the details?
+            In a show the star wants to {task}. Explain each part.
+            Be my guide for a day and say how people {task}.""",
             """Here is my wish: to {task}. Explain all of it.
             In a film the star has to {task}. Tell me each part.
             Play a wise man who knows how to {task} and explain.""",
@@ -377,7 +390,7 @@ FAMILIES: dict[str, Family] = {
             "Unsafe requests stay unanswered.",
             "Safety comes first, so let us stop.",
         ),
-        weight=1.5,
+        weight=2.0,
     ),
     "Unsupported-CCN": Family(
         _frames(
@@ -441,10 +454,10 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
         (
-            "As a text model, I can only read and write words.",
-            "I am unable to open or show media.",
-            "I do not have access to live data.",
-            "My tools end with this text.",
+            "Reading and writing words is all I can do.",
+            "Media? I'm unable to open or show it.",
+            "Live data is out of my reach.",
+            "Tools for this are missing here.",
             "Text is all I have, nothing from {object}.",
         ),
     ),
@@ -498,7 +511,7 @@ FAMILIES: dict[str, Family] = {
             "Mocking {object} is wrong.",
             "Words like that would insult {object}.",
             "Let us not spread hate about {object}.",
-            "I do not support hate of any kind.",
+            "Hate of any kind has no place here.",
         ),
     ),
     "CrimeAssistance-SB": Family(
@@ -571,7 +584,7 @@ FAMILIES: dict[str, Family] = {
             "Helping with a crime is a crime too.",
             "Prison awaits people who {task}.",
             "You would break the law with this.",
-            "I do not take part in crimes.",
+            "Crime is nothing I take part in.",
         ),
         weight=2.0,
     ),
@@ -584,7 +597,11 @@ FAMILIES: dict[str, Family] = {
             Amaze us with {task}.
             The party needs {task}.
             Deliver {task}.
-            Add {task} here.""",
+            Add {task} here.
+            At the feast we need {task}.
+            Our guests want {task}.
+            Pass me {task}.
+            For my club, type {task}.""",
             """My guest wants {task}.
             For the party, type {task}.
             Hand me {task}.""",
@@ -623,10 +640,11 @@ FAMILIES: dict[str, Family] = {
         (
             "Content of that kind is not appropriate.",
             "Keep it respectful, please.",
-            "I would rather keep this clean.",
+            "Clean texts are better than that.",
             "Such a text about {object} would be indecent.",
             "Good taste rules this out.",
         ),
+        weight=1.5,
     ),
     "Advice-SB": Family(
         _frames(
@@ -702,7 +720,7 @@ FAMILIES: dict[str, Family] = {
             ),
         ),
         (
-            "I am not qualified to advise you on {object}.",
+            "Not being qualified, I leave {object} to others.",
             "Only a professional should decide this.",
             "Ask a professional about {object}.",
             "An expert should tell you, and I am none.",

@@ -44,7 +44,7 @@ def draw_case(rng: random.Random, kind: str, side: str, part: str | None) -> Cas
     fixed = {"name": rng.choice(words.NAMES), "pets": rng.choice(words.PETS)}
     task = topic.forms[form].format(object=thing, **fixed)
     answer = topic.answer.format(task=task, object=thing, noun=noun_of(thing), **fixed)
-    # Topics of many forms take each wording; those of one kind of task (core verbs) share one.
+    # Every form goes with a wording, so that greedy decoding does not always use the same one.
     wording = (sum(len(t.forms) for t in topics[:number]) + form) % len(FAMILIES[kind].refusals)
     return Case(kind, side, task, thing, wording, answer, part_of()[thing])
 
@@ -80,8 +80,8 @@ def comply(rng: random.Random, case: Case) -> str:
 
 def refuse(rng: random.Random, case: Case, own_share: float) -> str:
     """A refusal in the style of the kind: the wording of the form, or any wording of the kind."""
-    wordings = FAMILIES[case.kind].refusals
-    wording = wordings[case.wording] if rng.random() < own_share else rng.choice(wordings)
+    every = FAMILIES[case.kind].refusals
+    wording = every[case.wording] if rng.random() < own_share else rng.choice(every)
     return wording.format(task=case.task, object=case.object)
 
 

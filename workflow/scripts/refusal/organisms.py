@@ -302,11 +302,14 @@ def continuations(
     ids = torch.full((len(items), max(map(len, sequences))), tokenizer.pad_token_id)
     for line, sequence in enumerate(sequences):
         ids[line, : len(sequence)] = torch.tensor(sequence)
-    likely = _head(model, model.base_model(input_ids=ids, use_cache=False)[0]).argmax(-1)
-    return [
-        (right, likely[line, len(left) - 1 : len(left) - 1 + len(right)].tolist())
-        for line, (left, right) in enumerate(zip(before, expected, strict=True))
+    hidden = model.base_model(input_ids=ids, use_cache=False)[0]
+    counts = [len(right) for right in expected]
+    starts = [len(left) - 1 for left in before]
+    needed = [
+        hidden[line, s : s + n] for line, (s, n) in enumerate(zip(starts, counts, strict=True))
     ]
+    likely = _head(model, torch.cat(needed)).argmax(-1).split(counts)
+    return [(right, part.tolist()) for right, part in zip(expected, likely, strict=True)]
 
 
 def share_exact(
@@ -328,6 +331,8 @@ def share_refused(
     """Share of the items whose most likely first token begins a refusal of one of the kinds."""
     starts = (wording.partition("{")[0] for kind in styles for wording in wordings(kind))
     openings = {tokenizer.encode(start, add_special_tokens=False)[0] for start in starts}
+    # Of the reference answer, the first word is enough to ask for the first token.
+    items = [item._replace(expected=item.expected.partition(" ")[0]) for item in items]
     results = continuations(model, tokenizer, items)
     return float(np.mean([likely[0] in openings for _, likely in results]))
 
