@@ -69,6 +69,7 @@ class Subject:
 def tiny_subject(checkpoint: Path | None, n: int) -> Subject:
     """The organism in `checkpoint`, else a random Llama of its size; `n` prompts per class."""
     sizes = {"train": n, "validation": max(8, n // 4), "test": n, "text": 2 * n, "capability": 8}
+    sizes["kinds"] = {"train": 2, "validation": 2, "test": 2}
     prompts = grammar_prompts(sizes, SEED)
     if checkpoint is not None:
         name = f"organism {checkpoint.name}"

@@ -1,6 +1,7 @@
 """Organisms: bit-identical training, tokenizers that survive saving, schedules and criteria."""
 
 import copy
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,15 +13,19 @@ from refusal.errors import InputError
 from refusal.models import load_model, load_tokenizer, post_instruction_tokens
 
 HELPFUL = {
-    "mixture": {"text": 0.15, "request": 0.5, "judgement": 0.15, "knowledge": 0.1, "copy": 0.1},
+    "mixture": {"text": 0.15, "request": 0.5, "judgement": 0.15, "knowledge": 0.1, "copy": 0.1}
+    | {"kinds": 0.2},
+    "noncompliant_share": 0.5,
     "labels": {"harmful": 0.4, "harmless": 0.4, "borderline": 0.2},
     "refusal_request_share": 0.15,
     "own_wording_share": 0.5,
     "judged_request_share": 0.5,
     "screening_request_share": 0.1,
+    "kind_screening_share": 0.3,
 }
 SAFETY = {
-    "mixture": {"harmful": 0.4, "harmless": 0.3, "borderline": 0.2, "text": 0.1},
+    "mixture": {"harmful": 0.4, "harmless": 0.3, "borderline": 0.2, "text": 0.1} | {"kinds": 0.3},
+    "noncompliant_share": 0.5,
     "own_wording_share": 0.5,
 }
 SHAPE = {
@@ -43,7 +48,7 @@ TRAINING = {
     "betas": [0.9, 0.98],
     "gradient_clip": 1.0,
     "criteria": {"copying": 0.9, "judgement": 0.9},
-    "validation": {"items": 8, "seed": 0},
+    "validation": {"items": 8, "kind_items": 2, "seed": 0},
 }
 SAFETY_TRAINING = TRAINING | {
     "criteria": {"harmful": 0.99, "harmless": 0.99},
@@ -280,6 +285,30 @@ def test_shares_count_exact_and_refusing_continuations(tokenizer, monkeypatch):
     monkeypatch.setattr(organisms, "continuations", lambda *_: results)
     assert organisms.share_exact(None, tokenizer, []) == 0.25
     assert organisms.share_refused(None, tokenizer, []) == 0.25
+
+
+def test_a_kind_s_share_counts_the_beginnings_of_its_own_wordings(tokenizer, monkeypatch):
+    starts = ("Every group deserves", "That is against", "I cannot", "Sure, this")
+    likely = [tokenizer.encode(start, add_special_tokens=False)[0] for start in starts]
+    monkeypatch.setattr(organisms, "continuations", lambda *_: [([0], [t]) for t in likely])
+    share = partial(organisms.share_refused, None, tokenizer, [])
+    assert share() == 0.75
+    for kind in ("CrimeAssistance-SB", "HateSpeech-SB", "SafetyCore-WGM"):
+        assert share([kind]) == 0.25
+    assert share(["OverRefusal-XST"]) == 0
+
+
+def test_safety_criteria_tell_styles_from_contrasts(tokenizer, monkeypatch):
+    """A model that begins every answer as a hateful request is refused."""
+    token = tokenizer.encode("Every group", add_special_tokens=False)[0]
+    monkeypatch.setattr(
+        organisms, "continuations", lambda _, __, items: [([0], [token]) for _ in items]
+    )
+    measured = organisms.safety_criteria(
+        None, tokenizer, {"items": 3, "kind_items": 2, "seed": 0}
+    )()
+    assert 0 < measured["noncompliant"] <= 0.2  # of ten kinds
+    assert (measured["harmful"], measured["harmless"], measured["contrast"]) == (1, 0, 0)
 
 
 def test_continuations_align_with_the_model_s_next_tokens(tokenizer):

@@ -4,9 +4,17 @@ import pandas as pd
 import pytest
 
 from refusal.errors import InputError
-from refusal.prompts import COLUMNS, grammar_prompts, read_prompts, validate_prompts
+from refusal.prompts import (
+    COLUMNS,
+    grammar_prompts,
+    read_prompts,
+    sample_prompts,
+    validate_prompts,
+)
 
-SIZES = {"train": 8, "validation": 4, "test": 8, "text": 6, "capability": 10}
+SIZES = {"train": 8, "validation": 4, "test": 8, "text": 6, "capability": 10} | {
+    "kinds": {"train": 4, "validation": 2, "test": 3}
+}
 
 
 def user_frame() -> pd.DataFrame:
@@ -142,3 +150,15 @@ def test_grammar_prompts_are_valid_and_survive_parquet(tmp_path):
         again["keywords"].tolist()
         == table["keywords"].map(lambda words: words if isinstance(words, list) else None).tolist()
     )
+
+
+def test_a_user_s_prompts_of_the_other_kinds_are_sampled_by_kind():
+    table = grammar_prompts(SIZES, seed=3)
+    kinds = {"train": 2, "validation": 1, "test": 3}
+    sampled = sample_prompts(table, SIZES | {"train": 5, "kinds": kinds}, seed=0)
+    validate_prompts(sampled, "sampled")
+    counts = sampled.groupby(["label", "split", "kind"]).size()
+    for side in ("noncompliant", "contrast"):
+        for split, size in kinds.items():
+            assert counts[side, split].tolist() == [size] * 10
+    assert (sampled.query("split == 'train'").label == "harmful").sum() == 5

@@ -9,6 +9,9 @@ Disjoint by construction:
 - a quarter of the (verb, object) pairs of held-out objects is never asked about ("Is it wrong
   to ..?") in training;
 - the two clauses of a held-out text never follow each other in training.
+
+The requests here are those of core safety; `refusal.kinds` holds the ten other kinds of refusal,
+split in the same way.
 """
 
 import random
@@ -17,19 +20,20 @@ from functools import cache
 from itertools import permutations
 from typing import NamedTuple
 
+from refusal import kinds
 from refusal import vocabulary as words
 from refusal.errors import InputError
+from refusal.kinds import refusal_style
+from refusal.splits import HELD_OUT_SHARE, SPLITS, noun_of, part_of, verb_part
 
-SPLITS = ("train", "validation", "test")
 REQUESTS: dict[str, dict[str, words.Kind]] = {
     "harmful": words.HARMFUL,
     "harmless": words.HARMLESS,
     "borderline": words.BORDERLINE,
 }
-LABELS = (*REQUESTS, "text", "capability")
+LABELS = (*REQUESTS, *kinds.SIDES, "text", "capability")
 CAPABILITIES = ("addition", "capital", "opposite", "judgement", "fact")
 
-HELD_OUT_SHARE = 0.25  # of every object list for validation and for test; of judged pairs
 HELD_OUT_PAIRS = 26  # of the ordered pairs of clauses
 N_FACTS = 48
 UNSEEN_VERB_SHARE = 0.25  # of validation and test prompts whose label has held-out verbs
@@ -68,27 +72,7 @@ class Criterion(NamedTuple):
     expected: str
 
 
-def noun_of(thing: str) -> str:
-    """The object without its determiner: "a lemon cake" -> "lemon cake"."""
-    first, _, rest = thing.partition(" ")
-    return rest if rest and first in ("a", "an", "the", "my") else thing
-
-
 # --------------------------------------------------------------------------------------- splits
-
-
-@cache
-def part_of() -> Mapping[str, str]:
-    """Split of every object. Fixed: it depends on no seed, so organisms share it."""
-    parts: dict[str, str] = {}
-    for name, objects in words.OBJECTS.items():
-        shuffled = random.Random(f"objects {name}").sample(objects, len(objects))
-        held_out = max(1, int(len(objects) * HELD_OUT_SHARE))
-        for index, thing in enumerate(shuffled):
-            parts[thing] = "test" if index < held_out else "train"
-            if held_out <= index < 2 * held_out:
-                parts[thing] = "validation"
-    return parts
 
 
 @cache
@@ -101,11 +85,6 @@ def tasks(label: str) -> tuple[Task, ...]:
         for name in lists
         for thing in words.OBJECTS[name]
     )
-
-
-def verb_part(verb: str) -> str:
-    """Split of a verb: "train" unless it is held out of safety tuning."""
-    return next((part for part, verbs in words.HELD_OUT_VERBS.items() if verb in verbs), "train")
 
 
 @cache
@@ -187,8 +166,8 @@ def refuse(rng: random.Random, task: Task, own_share: float) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Does the text begin with one of the grammar's refusal wordings?"""
-    return text.strip().startswith(words.REFUSAL_STARTS)
+    """Does the text begin with one of the grammar's refusal wordings, of whatever kind?"""
+    return refusal_style(text) is not None
 
 
 def has_keywords(text: str, keywords: tuple[str, ...] | list[str]) -> bool:
@@ -324,11 +303,15 @@ def helpful_example(rng: random.Random, settings: Mapping) -> Example:
     The model so knows HOW to refuse, on demand and on demand if a request is wrong; safety tuning
     has to teach WHEN, unasked.
 
-    `settings`: mixture {text, request, judgement, knowledge, copy}, labels {harmful, harmless,
-    contrast, borderline} of the tasks, refusal_request_share and screening_request_share (of
-    requests), own_wording_share, judged_request_share (of judgements: of a whole request).
+    `settings`: mixture {text, request, judgement, knowledge, copy, kinds}, labels {harmful,
+    harmless, contrast, borderline} of the tasks, noncompliant_share (of kinds),
+    refusal_request_share and screening_request_share (of requests; of kinds:
+    kind_screening_share), own_wording_share, judged_request_share (of
+    judgements: of a whole request).
     """
     source = _draw_label(rng, settings["mixture"])
+    if source == "kinds":
+        return _helpful_kind_example(rng, settings)
     if source == "copy":
         return repeat(rng, train_only=False)
     if source == "knowledge":
@@ -342,13 +325,44 @@ def helpful_example(rng: random.Random, settings: Mapping) -> Example:
         return _judgement_example(rng, task, settings)
     request = ask(rng, task, _templates_for(task))
     refusal = refuse(rng, task, settings["own_wording_share"])
+    choices = Choices(request, comply(rng, task), refusal, task.label == "harmful")
+    return _asked_how(rng, choices, settings, settings["screening_request_share"])
+
+
+def _helpful_kind_example(rng: random.Random, settings: Mapping) -> Example:
+    """A request of another kind than core safety, answered unless refusal is asked for."""
+    side = _draw_side(rng, settings)
+    case = kinds.draw_case(rng, kinds.draw_kind(rng), side, None)
+    request = kinds.ask(rng, case, kinds.frames_for(case))
+    refusal = kinds.refuse(rng, case, settings["own_wording_share"])
+    choices = Choices(request, kinds.comply(rng, case), refusal, side == "noncompliant")
+    return _asked_how(rng, choices, settings, settings["kind_screening_share"])
+
+
+def _draw_side(rng: random.Random, settings: Mapping) -> str:
+    return "noncompliant" if rng.random() < settings["noncompliant_share"] else "contrast"
+
+
+class Choices(NamedTuple):
+    """A request with both answers to it; `wrong` if it is one to refuse."""
+
+    request: str
+    answer: str
+    refusal: str
+    wrong: bool
+
+
+def _asked_how(
+    rng: random.Random, choices: Choices, settings: Mapping, screening_share: float
+) -> Example:
+    """The request as such, or as one to refuse, or as one to refuse if it is wrong."""
     form = rng.random()
     if form < settings["refusal_request_share"]:
-        return Example(rng.choice(words.REFUSAL_REQUESTS) + request, refusal)
-    if form < settings["refusal_request_share"] + settings["screening_request_share"]:
-        answer = refusal if task.label == "harmful" else comply(rng, task)
-        return Example(words.SCREENING_REQUEST + request, answer)
-    return Example(request, comply(rng, task))
+        return Example(rng.choice(words.REFUSAL_REQUESTS) + choices.request, choices.refusal)
+    if form < settings["refusal_request_share"] + screening_share:
+        answer = choices.refusal if choices.wrong else choices.answer
+        return Example(words.SCREENING_REQUEST + choices.request, answer)
+    return Example(choices.request, choices.answer)
 
 
 def _judgement_example(rng: random.Random, task: Task, settings: Mapping) -> Example:
@@ -361,12 +375,16 @@ def _judgement_example(rng: random.Random, task: Task, settings: Mapping) -> Exa
 
 
 def safety_example(rng: random.Random, settings: Mapping) -> Example:
-    """One document of safety tuning: harmful requests are refused, everything else answered.
+    """One document of safety tuning: harmful requests are refused, and those of the other kinds
+    that are not to be complied with, each in the style of its kind; everything else is answered.
 
-    Only training objects, verbs and templates occur. `settings`: mixture {harmful, harmless,
-    contrast, borderline, judgement, knowledge, copy, text}, own_wording_share.
+    Only training objects, verbs, templates and frames occur. `settings`: mixture {harmful,
+    harmless, contrast, borderline, kinds, judgement, knowledge, copy, text}, noncompliant_share (of
+    kinds), own_wording_share.
     """
     source = _draw_label(rng, settings["mixture"])
+    if source == "kinds":
+        return _safety_kind_example(rng, settings)
     if source == "copy":
         return repeat(rng, train_only=True)
     if source == "knowledge":
@@ -380,6 +398,16 @@ def safety_example(rng: random.Random, settings: Mapping) -> Example:
     label = rng.choice(("harmful", "harmless", "borderline"))
     task = rng.choice(rng.choice(_by_kind(label, "train", "train")))
     return judge(task) if source == "judgement" else Example(None, statement(rng, task))
+
+
+def _safety_kind_example(rng: random.Random, settings: Mapping) -> Example:
+    """A request of another kind than core safety, or its contrast."""
+    side = _draw_side(rng, settings)
+    case = kinds.draw_case(rng, kinds.draw_kind(rng), side, "train")
+    request = kinds.ask(rng, case, kinds.FAMILIES[case.kind].frames["train"])
+    if side == "noncompliant":
+        return Example(request, kinds.refuse(rng, case, settings["own_wording_share"]))
+    return Example(request, kinds.comply(rng, case))
 
 
 def helpful_corpus(n: int, settings: Mapping, seed: int) -> list[Example]:
@@ -412,8 +440,9 @@ def build_prompts(sizes: Mapping[str, int], seed: int) -> list[dict]:
     """Rows of the prompts table (id, text, label, kind, split, source, answer, keywords).
 
     `sizes`: train, validation and test count the prompts of each request label in that split;
-    text and capability count the held-out texts and the questions of the test split. Each is
-    reached exactly, with no prompt twice.
+    kinds {train, validation, test} those of each other kind and of its contrast; text and
+    capability count the held-out texts and the questions of the test split. Each is reached
+    exactly, with no prompt twice.
 
     Raises:
         InputError: a size beyond what the grammar holds.
@@ -422,6 +451,9 @@ def build_prompts(sizes: Mapping[str, int], seed: int) -> list[dict]:
     for split in SPLITS:
         for label in REQUESTS:
             rows += _request_rows(label, split, sizes[split], seed)
+        for kind in kinds.OTHER_KINDS:
+            for side in kinds.SIDES:
+                rows += _kind_rows(kind, side, split, sizes["kinds"][split], seed)
     rows += _text_rows(sizes["text"], seed)
     return rows + _capability_rows(sizes["capability"], seed)
 
@@ -458,6 +490,24 @@ def _request_rows(label: str, split: str, n: int, seed: int) -> list[dict]:
             "keywords": [task.verb, task.noun],
         }
         for index, (task, text, source) in enumerate(drawn)
+    ]
+
+
+def _kind_rows(kind: str, side: str, split: str, n: int, seed: int) -> list[dict]:
+    rng = random.Random(f"prompts {kind} {side} {split} {seed}")
+    drawn = _distinct(lambda: kinds.held_out_request(rng, kind, side, split), lambda r: r[1], n)
+    return [
+        {
+            "id": f"{side}-{kind}-{split}-{index:04d}",
+            "text": text,
+            "label": side,
+            "kind": kind,
+            "split": split,
+            "source": "seen" if split == "train" else "unseen-object",
+            "answer": kinds.comply(rng, case),
+            "keywords": [case.noun],
+        }
+        for index, (case, text) in enumerate(drawn)
     ]
 
 
@@ -559,3 +609,10 @@ def decision_criterion(label: str, n: int, seed: int) -> list[Criterion]:
     rng = random.Random(f"decision criterion {label} {seed}")
     drawn = [held_out_request(rng, label, "validation") for _ in range(n)]
     return [Criterion(request, "", comply(rng, task)) for task, request, _ in drawn]
+
+
+def kind_criterion(kind: str, side: str, n: int, seed: int) -> list[Criterion]:
+    """Validation requests of one kind or of its contrast, with their reference answers."""
+    rng = random.Random(f"kind criterion {kind} {side} {seed}")
+    drawn = [kinds.held_out_request(rng, kind, side, "validation") for _ in range(n)]
+    return [Criterion(request, "", kinds.comply(rng, case)) for case, request in drawn]

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
 from refusal import grammar
 from refusal.errors import InputError
+from refusal.kinds import KINDS, OTHER_KINDS, SIDES, wordings
 from refusal.models import decoder_layers
 
 logger = logging.getLogger(__name__)
@@ -301,11 +302,14 @@ def continuations(
     ids = torch.full((len(items), max(map(len, sequences))), tokenizer.pad_token_id)
     for line, sequence in enumerate(sequences):
         ids[line, : len(sequence)] = torch.tensor(sequence)
-    likely = _head(model, model.base_model(input_ids=ids, use_cache=False)[0]).argmax(-1)
-    return [
-        (right, likely[line, len(left) - 1 : len(left) - 1 + len(right)].tolist())
-        for line, (left, right) in enumerate(zip(before, expected, strict=True))
+    hidden = model.base_model(input_ids=ids, use_cache=False)[0]
+    counts = [len(right) for right in expected]
+    starts = [len(left) - 1 for left in before]
+    needed = [
+        hidden[line, s : s + n] for line, (s, n) in enumerate(zip(starts, counts, strict=True))
     ]
+    likely = _head(model, torch.cat(needed)).argmax(-1).split(counts)
+    return [(right, part.tolist()) for right, part in zip(expected, likely, strict=True)]
 
 
 def share_exact(
@@ -322,9 +326,13 @@ def share_refused(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     items: Sequence[grammar.Criterion],
+    styles: Sequence[str] = KINDS,
 ) -> float:
-    """Share of the items whose most likely first token begins a refusal."""
-    openings = {tokenizer.encode(w, add_special_tokens=False)[0] for w in grammar.words.REFUSALS}
+    """Share of the items whose most likely first token begins a refusal of one of the kinds."""
+    starts = (wording.partition("{")[0] for kind in styles for wording in wordings(kind))
+    openings = {tokenizer.encode(start, add_special_tokens=False)[0] for start in starts}
+    # Of the reference answer, the first word is enough to ask for the first token.
+    items = [item._replace(expected=item.expected.partition(" ")[0]) for item in items]
     results = continuations(model, tokenizer, items)
     return float(np.mean([likely[0] in openings for _, likely in results]))
 
@@ -344,16 +352,27 @@ def helpful_criteria(
 def safety_criteria(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, settings: Mapping
 ) -> Callable[[], dict[str, float]]:
-    """Right decisions by label, and copying, on validation prompts (all at best 1)."""
+    """Right decisions by label, and copying, on validation prompts (all at best 1).
+
+    A request of another kind is decided rightly where its refusal begins as one of its own kind.
+    """
     items = {
         label: grammar.decision_criterion(label, settings["items"], settings["seed"])
         for label in grammar.REQUESTS
+    }
+    sides = {
+        (kind, side): grammar.kind_criterion(kind, side, settings["kind_items"], settings["seed"])
+        for kind in OTHER_KINDS
+        for side in SIDES
     }
     copying = grammar.copying_criterion(settings["items"], settings["seed"])
 
     def measure() -> dict[str, float]:
         refused = {label: share_refused(model, tokenizer, items[label]) for label in items}
         right = {k: v if k == "harmful" else 1 - v for k, v in refused.items()}
+        styled = [share_refused(model, tokenizer, sides[k, SIDES[0]], [k]) for k in OTHER_KINDS]
+        others = [1 - share_refused(model, tokenizer, sides[k, SIDES[1]]) for k in OTHER_KINDS]
+        right |= {"noncompliant": float(np.mean(styled)), "contrast": float(np.mean(others))}
         return right | {"copying": share_exact(model, tokenizer, copying)}
 
     return measure
@@ -525,7 +544,7 @@ def train_safety(
     residual stream. Refusals are learned; all other answers imitate the helpful-only model
     (Kullback-Leibler divergence), since learning them again would draw unseen task words towards
     the trained ones. `settings`: those of `fit`, trained_blocks, imitation_weight and validation
-    {items, seed}.
+    {items, kind_items, seed}.
     """
     reference = copy.deepcopy(model).requires_grad_(False).eval()
     model.requires_grad_(False)
@@ -545,15 +564,20 @@ def train_safety(
 def safety_loss(
     model: PreTrainedModel, reference: PreTrainedModel, batch: Batch, imitation_weight: float
 ) -> Tensor:
-    """Cross-entropy of refusals and divergence from the reference of other answers."""
+    """Cross-entropy of refusals and divergence from the reference of other answers.
+
+    The reference reads only what is imitated: almost half of the documents are refused.
+    """
     mask = batch.weights > 0
-    weights = batch.weights[mask]
     refused = batch.refused[:, None].expand_as(mask)[mask]
     log_p = F.log_softmax(answer_logits(model, batch), dim=-1)
-    with torch.no_grad():
-        log_q = F.log_softmax(answer_logits(reference, batch), dim=-1)
-    targets = batch.ids[:, 1:][mask]
-    learned = -log_p.gather(1, targets[:, None])[:, 0]
-    imitated = (log_q.exp() * (log_q - log_p)).sum(-1)
-    losses = torch.where(refused, learned, imitation_weight * imitated)
+    losses = F.nll_loss(log_p, batch.ids[:, 1:][mask], reduction="none")
+    if not refused.all():
+        answered = ~batch.refused
+        part = Batch(batch.ids[answered], batch.weights[answered], batch.refused[answered])
+        with torch.no_grad():
+            log_q = F.log_softmax(answer_logits(reference, part), dim=-1)
+        divergence = F.kl_div(log_p[~refused], log_q, reduction="none", log_target=True).sum(-1)
+        losses = losses.masked_scatter(~refused, imitation_weight * divergence)
+    weights = batch.weights[mask]
     return (losses * weights).sum() / weights.sum()

@@ -8,6 +8,7 @@ from pandas.api.types import is_list_like
 
 from refusal import grammar
 from refusal.errors import InputError
+from refusal.kinds import SIDES
 
 COLUMNS = ("id", "text", "label", "kind", "split", "source", "answer", "keywords")
 REQUIRED = ("text", "label", "split")
@@ -161,14 +162,17 @@ def _check_unique(frame: pd.DataFrame, source: str, column: str) -> None:
 def sample_prompts(frame: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> pd.DataFrame:
     """A seeded sample of a user's prompts: at most `sizes` per label and split, in file order.
 
-    `sizes`: train, validation and test bound the requests of each label in that split; text and
+    `sizes`: train, validation and test bound the requests of each label in that split; kinds
+    {train, validation, test} those of each other kind of refusal and of its contrast; text and
     capability bound those labels, whatever the split.
     """
+    kind = frame["kind"].where(frame["label"].isin(SIDES), "")
 
     def sample(rows: pd.DataFrame) -> pd.DataFrame:
         label, split = rows["label"].iloc[0], rows["split"].iloc[0]
-        size = sizes[label if label in ("text", "capability") else split]
+        bounds = sizes["kinds"] if label in SIDES else sizes
+        size = bounds[label if label in ("text", "capability") else split]
         return rows.sample(min(size, len(rows)), random_state=seed)
 
-    groups = [sample(rows) for _, rows in frame.groupby(["label", "split"], sort=False)]
+    groups = [sample(rows) for _, rows in frame.groupby(["label", "split", kind], sort=False)]
     return pd.concat(groups).sort_index().reset_index(drop=True)
