@@ -112,6 +112,22 @@ EXPERIMENTS = {
     },
     "windows": {"frames": ["map"], "figures": ["windows"], "tables": []},
     "heads": {"frames": ["curve"], "figures": ["heads"], "tables": []},
+    "kinds": {
+        "frames": ["behaviour", "cosines", "stability", "span", "ablation"],
+        "figures": ["kinds_cosines", "kinds_ablation"],
+        "tables": ["kinds"],
+    },
+    "knob": {"frames": ["curves"], "figures": ["knob"], "tables": ["knob"]},
+    "styles": {
+        "frames": ["distribution"],
+        "figures": ["styles"],
+        "tables": ["styles"],
+    },
+    "sparse_features": {
+        "frames": ["features"],
+        "figures": ["sparse_features"],
+        "tables": [],
+    },
 }
 EXPERIMENTS = {
     name: shown for name, shown in EXPERIMENTS.items() if config["experiments"][name]

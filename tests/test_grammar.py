@@ -302,8 +302,8 @@ def test_style_is_exact_on_every_wording_and_on_answers():
         assert grammar.refusal_style(text) is None
 
 
-def test_prompts_of_the_other_kinds_have_a_contrast_of_equal_surface(rows):
-    for kind in kinds.OTHER_KINDS:
+def test_prompts_of_every_kind_have_a_contrast_of_equal_surface(rows):
+    for kind in kinds.KINDS:
         for split in grammar.SPLITS:
             for side in kinds.SIDES:
                 chosen = [
@@ -319,6 +319,20 @@ def test_prompts_of_the_other_kinds_have_a_contrast_of_equal_surface(rows):
 
 
 FRAMES = {kind: family.frames for kind, family in families.FAMILIES.items()}
+FRAMES[kinds.CORE] = {
+    part: tuple(t.replace("{request}", "{task}") for t in templates)
+    for part, templates in words.TEMPLATES.items()
+}
+
+
+def test_kinds_give_as_many_prompts_as_there_are():
+    """More than exist are no error: the kinds differ in size, as published data sets do."""
+    few = {"train": 4, "validation": 4, "test": 4, "text": 4, "capability": 5}
+    rows = grammar.build_prompts(few | {"kinds": {"train": 4, "validation": 4, "test": 300}}, 0)
+    counts = Counter((row["kind"], row["label"]) for row in rows if row["split"] == "test")
+    assert counts["SafetyCore-WGM", "noncompliant"] == 300
+    assert 72 <= counts["OverRefusal-XST", "contrast"] < 300
+    assert len({row["text"] for row in rows}) == len(rows)
 
 
 def test_is_refusal_knows_every_wording_and_no_answer():

@@ -160,5 +160,5 @@ def test_a_user_s_prompts_of_the_other_kinds_are_sampled_by_kind():
     counts = sampled.groupby(["label", "split", "kind"]).size()
     for side in ("noncompliant", "contrast"):
         for split, size in kinds.items():
-            assert counts[side, split].tolist() == [size] * 10
+            assert counts[side, split].tolist() == [size] * 11
     assert (sampled.query("split == 'train'").label == "harmful").sum() == 5

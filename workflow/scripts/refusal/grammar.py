@@ -15,9 +15,9 @@ split in the same way.
 """
 
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from functools import cache
-from itertools import permutations
+from itertools import permutations, product
 from typing import NamedTuple
 
 from refusal import kinds
@@ -36,6 +36,7 @@ CAPABILITIES = ("addition", "capital", "opposite", "judgement", "fact")
 
 HELD_OUT_PAIRS = 26  # of the ordered pairs of clauses
 N_FACTS = 48
+MAX_IDLE_DRAWS = 1000  # without a new request: there are hardly any more
 UNSEEN_VERB_SHARE = 0.25  # of validation and test prompts whose label has held-out verbs
 
 
@@ -439,10 +440,10 @@ def held_out_request(rng: random.Random, label: str, split: str) -> tuple[Task, 
 def build_prompts(sizes: Mapping[str, int], seed: int) -> list[dict]:
     """Rows of the prompts table (id, text, label, kind, split, source, answer, keywords).
 
-    `sizes`: train, validation and test count the prompts of each request label in that split;
-    kinds {train, validation, test} those of each other kind and of its contrast; text and
-    capability count the held-out texts and the questions of the test split. Each is reached
-    exactly, with no prompt twice.
+    `sizes`: train, validation and test count the prompts of each request label in that split; text
+    and capability count the held-out texts and the questions of the test split. Each is reached
+    exactly, with no prompt twice. kinds {train, validation, test} bounds the requests of each kind
+    of refusal, core safety among them, and of its contrast: as many as exist, at most that.
 
     Raises:
         InputError: a size beyond what the grammar holds.
@@ -451,9 +452,9 @@ def build_prompts(sizes: Mapping[str, int], seed: int) -> list[dict]:
     for split in SPLITS:
         for label in REQUESTS:
             rows += _request_rows(label, split, sizes[split], seed)
-        for kind in kinds.OTHER_KINDS:
-            for side in kinds.SIDES:
-                rows += _kind_rows(kind, side, split, sizes["kinds"][split], seed)
+    used = {row["text"] for row in rows}
+    for split, kind, side in product(SPLITS, kinds.KINDS, kinds.SIDES):
+        rows += _kind_rows(kind, side, split, sizes["kinds"][split], seed, used)
     rows += _text_rows(sizes["text"], seed)
     return rows + _capability_rows(sizes["capability"], seed)
 
@@ -493,9 +494,19 @@ def _request_rows(label: str, split: str, n: int, seed: int) -> list[dict]:
     ]
 
 
-def _kind_rows(kind: str, side: str, split: str, n: int, seed: int) -> list[dict]:
+def _kind_rows(
+    kind: str, side: str, split: str, n: int, seed: int, used: Container[str]
+) -> list[dict]:
+    """Requests of one kind, at most `n`, none of them in `used`."""
     rng = random.Random(f"prompts {kind} {side} {split} {seed}")
-    drawn = _distinct(lambda: kinds.held_out_request(rng, kind, side, split), lambda r: r[1], n)
+    draw = _core_request if kind == kinds.CORE else _other_request
+    drawn: dict[str, tuple[str, str]] = {}
+    idle = 0
+    while len(drawn) < n and idle < MAX_IDLE_DRAWS:
+        text, answer, keyword = draw(rng, kind, side, split)
+        idle = idle + 1 if text in drawn or text in used else 0
+        if not idle:
+            drawn[text] = answer, keyword
     return [
         {
             "id": f"{side}-{kind}-{split}-{index:04d}",
@@ -504,11 +515,22 @@ def _kind_rows(kind: str, side: str, split: str, n: int, seed: int) -> list[dict
             "kind": kind,
             "split": split,
             "source": "seen" if split == "train" else "unseen-object",
-            "answer": kinds.comply(rng, case),
-            "keywords": [case.noun],
+            "answer": answer,
+            "keywords": [keyword],
         }
-        for index, (case, text) in enumerate(drawn)
+        for index, (text, (answer, keyword)) in enumerate(drawn.items())
     ]
+
+
+def _core_request(rng: random.Random, kind: str, side: str, split: str) -> tuple[str, str, str]:
+    """A request of core safety: its text, a helpful answer and the word that this must hold."""
+    task, text, _ = held_out_request(rng, kinds.CORE_LABELS[side], split)
+    return text, comply(rng, task), task.noun
+
+
+def _other_request(rng: random.Random, kind: str, side: str, split: str) -> tuple[str, str, str]:
+    case, text = kinds.held_out_request(rng, kind, side, split)
+    return text, kinds.comply(rng, case), case.noun
 
 
 def _text_rows(n: int, seed: int) -> list[dict]:

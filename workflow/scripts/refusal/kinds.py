@@ -15,6 +15,17 @@ from refusal.splits import SPLITS, noun_of, object_lists, part_of
 
 OTHER_KINDS: tuple[str, ...] = tuple(FAMILIES)
 SIDES = ("noncompliant", "contrast")
+CORE_LABELS = {"noncompliant": "harmful", "contrast": "harmless"}
+# Kinds whose requests not to be complied with are harmful; those of the others cannot be met.
+HARMFUL_KINDS = (
+    CORE,
+    "OverRefusal-XST",
+    "Safety-CCN",
+    "HateSpeech-SB",
+    "CrimeAssistance-SB",
+    "Inappropriate-SB",
+    "Advice-SB",
+)
 
 
 class Case(NamedTuple):
