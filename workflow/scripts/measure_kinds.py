@@ -9,10 +9,8 @@ import pandas as pd
 import torch
 
 from job import job
-from loading import load_card, load_from_card, stop_tokens
-from refusal.activations import sweep
+from kind_model import KindModel
 from refusal.directions import load_directions
-from refusal.generations import completions_table, generate
 from refusal.interventions import Intervention, Operator, load_intervention, steering
 from refusal.kind_ablation import UNSTEERED, ablation_map, ablation_scalars
 from refusal.kind_directions import (
@@ -28,8 +26,6 @@ from refusal.kind_responses import (
     cells,
     grouped,
     judge_name,
-    judged,
-    require_kinds,
 )
 from refusal.kind_similarity import (
     cosine_frame,
@@ -40,7 +36,6 @@ from refusal.kind_similarity import (
     stability_scalars,
 )
 from refusal.kind_summary import kind_summary, scalars
-from refusal.models import encode_prompts
 from refusal.statistics import Intervals
 
 if TYPE_CHECKING:
@@ -49,82 +44,58 @@ if TYPE_CHECKING:
 MIN_CELL = 8  # prompts of a cell that a direction is estimated from
 
 
-class Kinds:
-    """A loaded model with the prompts of the kinds, and the place that is read and steered."""
-
-    def __init__(self, snakemake: "snakemake") -> None:
-        params, inputs = snakemake.params, snakemake.input
-        card = load_card(inputs.card[0])
-        self.model, self.tokenizer = load_from_card(card, params.model)
-        self.prompts = require_kinds(pd.read_parquet(inputs.prompts[0]), "kinds")
-        self.settings, self.grammar = params.kinds, params.grammar
-        self.generations, self.max_tokens = params.generations, params.activations["max_tokens"]
-        chosen = pd.read_parquet(inputs.selection).query("selected and scope == 'all'").iloc[0]
-        position, layer = self.settings["position"], self.settings["layer"]
-        self.position = int(chosen.position) if position is None else position
-        self.layer = int(chosen.layer) if layer is None else layer
-
-    def responses(self, prompts: pd.DataFrame) -> pd.DataFrame:
-        """Greedy completions under whatever steering is in force, and what they did."""
-        completions = generate(
-            self.model,
-            encode_prompts(self.tokenizer, list(prompts.text)),
-            eos_ids=stop_tokens(self.model, self.tokenizer),
-            pad_id=self.tokenizer.pad_token_id,
-            max_new_tokens=self.generations["max_new_tokens"],
-            max_tokens=self.generations["max_tokens"],
-        )
-        table = completions_table(self.tokenizer, list(prompts.id), completions)
-        return judged(self.prompts, table, self.grammar)
-
-    def activations(self, prompts: pd.DataFrame) -> np.ndarray:
-        """Residual stream at the one position and layer, float64 [n, d]."""
-        sequences = encode_prompts(self.tokenizer, list(prompts.text))
-        read = sweep(
-            self.model, sequences, -self.position, max_tokens=self.max_tokens, layers=[self.layer]
-        )
-        return read.residual[:, 0, 0].double().numpy()
-
-    def ablated(self, interventions: dict[str, Intervention]) -> pd.DataFrame:
-        """Responses to the first test prompts of every kind under each ablation."""
-        asked = self.prompts.query("label == 'noncompliant' and split == 'test'")
-        asked = asked.groupby("kind", sort=False).head(self.settings["prompts"])
-        tables = []
-        for name, intervention in interventions.items():
-            with steering(self.model, intervention):
-                tables.append(self.responses(asked).assign(ablated=name))
-        table = pd.concat(tables, ignore_index=True)
-        known = table["style"].notna().any()
-        right = (table["style"] == table.kind).astype(float)
-        return table.assign(right_style=right if known else np.nan)
+def place(snakemake: "snakemake") -> tuple[int, int]:
+    """Return the position and layer: as configured, else those of difference in means."""
+    chosen = pd.read_parquet(snakemake.input.selection).query("selected and scope == 'all'").iloc[0]
+    position, layer = (snakemake.params.kinds[name] for name in ("position", "layer"))
+    return (
+        int(chosen.position) if position is None else position,
+        int(chosen.layer) if layer is None else layer,
+    )
 
 
 def find_directions(
-    kinds: Kinds, responses: pd.DataFrame, draws: int, seed: int
+    kinds: KindModel, responses: pd.DataFrame, snakemake: "snakemake"
 ) -> tuple[KindDirections, dict, dict]:
     """Return the directions, and activations by group of train, and of train and validation."""
-    prompts = kinds.prompts[kinds.prompts.split.isin(["train", "validation"])]
-    read = kinds.activations(prompts)
+    params, (position, layer) = snakemake.params, place(snakemake)
+    prompts = kinds.kind_prompts
+    prompts = prompts[prompts.split.isin(["train", "validation"])]
+    read = kinds.activations(prompts, position, layer, params.activations["max_tokens"])
     train = (prompts.split == "train").to_numpy()
     groups, pools = grouped(prompts[train], read[train]), grouped(prompts, read)
     vectors = estimate(groups)
+    # Training prompts are nearly all refused, so the second variant takes validation prompts.
     cell = cells(responses).set_axis(responses.id).reindex(prompts.id).to_numpy()
     refused, complied = (
-        read[cell == f"harmful-{did}"][: kinds.settings["cell_prompts"]]
+        read[cell == f"harmful-{did}"][: params.kinds["cell_prompts"]]
         for did in ("refused", "complied")
     )
     if min(len(refused), len(complied)) >= MIN_CELL:
         name = REFUSED_MINUS_COMPLIED
         vectors[name] = unit_difference(refused, complied, name)
-    vectors |= random_directions(draws, read.shape[1], seed)
+    vectors |= random_directions(params.draws, read.shape[1], params.seed)
     benign = (prompts.label == "contrast").to_numpy() & ~train
     norm = float(np.linalg.norm(read[benign], axis=1).mean())
-    return KindDirections(kinds.position, kinds.layer, norm, vectors), groups, pools
+    return KindDirections(position, layer, norm, vectors), groups, pools
 
 
-def ablations(
-    snakemake: "snakemake", directions: KindDirections
-) -> dict[str, Intervention]:
+def ablated(
+    kinds: KindModel, interventions: dict[str, Intervention], n_prompts: int
+) -> pd.DataFrame:
+    """Return responses to the first test prompts of every kind under each ablation."""
+    asked = kinds.kind_prompts.query("label == 'noncompliant' and split == 'test'")
+    asked = asked.groupby("kind", sort=False).head(n_prompts)
+    tables = []
+    for name, intervention in interventions.items():
+        with steering(kinds.model, intervention):
+            tables.append(kinds.responses(asked).assign(ablated=name))
+    table = pd.concat(tables, ignore_index=True)
+    right = (table["style"] == table.kind).astype(float)
+    return table.assign(right_style=right if table["style"].notna().any() else np.nan)
+
+
+def ablations(snakemake: "snakemake", directions: KindDirections) -> dict[str, Intervention]:
     """Return what is ablated: nothing, each direction everywhere, configured interventions."""
     found = {UNSTEERED: Intervention(Operator.identity(), "all", directions.layer, {})}
     for name, vector in directions.vectors.items():
@@ -139,22 +110,21 @@ def ablations(
 
 def subspaces(snakemake: "snakemake", directions: KindDirections) -> dict[str, np.ndarray]:
     """Return the bases that the span of the kinds is compared with, at the same candidate."""
-    place, found = (directions.position, directions.layer), {}
+    candidate, found = (directions.position, directions.layer), {}
     for method in ("dim", "inlp_faithful", "inlp_corrected"):
-        found[method] = load_directions(snakemake.input[method])[place].basis.double().numpy()
+        found[method] = load_directions(snakemake.input[method])[candidate].basis.double().numpy()
     return {name: basis for name, basis in found.items() if len(basis)}
 
 
 def main(snakemake: "snakemake") -> None:
     params, output = snakemake.params, snakemake.output
     intervals = Intervals(params.settings["confidence"], params.settings["resamples"], params.seed)
-    kinds, name = Kinds(snakemake), snakemake.wildcards.model
-    heard = kinds.prompts[kinds.prompts.split != "train"]
-    responses = kinds.responses(heard)
+    kinds, name = KindModel(snakemake, "kinds"), snakemake.wildcards.model
+    responses = kinds.responses(kinds.kind_prompts[kinds.kind_prompts.split != "train"])
     responses.to_parquet(output.responses, index=False)
-    directions, groups, pools = find_directions(kinds, responses, params.draws, params.seed)
+    directions, groups, pools = find_directions(kinds, responses, snakemake)
     save_kind_directions(output.directions, directions)
-    scores = kinds.ablated(ablations(snakemake, directions))
+    scores = ablated(kinds, ablations(snakemake, directions), params.kinds["prompts"])
     scores.to_parquet(output.completions, index=False)
     frames = {
         "behaviour": behaviour_frame(responses, intervals.confidence),

@@ -143,6 +143,32 @@ def _filled(table: Tensor | None, rows: Sequence[int], values: Tensor, n_rows: i
 
 
 @torch.no_grad()
+def token_activations(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], layer: int, *, max_tokens: int
+) -> Tensor:
+    """Residual stream at the input of one block at every token of every prompt.
+
+    Returns:
+        float32 [tokens, d] on the CPU, prompt after prompt within batches of similar length.
+    """
+    seen: list[Tensor] = []
+    tokens: list[Tensor] = []
+
+    def read(module, args, kwargs):
+        seen.append(block_input(args, kwargs))
+        raise _Stop
+
+    with removing([decoder_layers(model)[layer].register_forward_pre_hook(read, with_kwargs=True)]):
+        for batch in length_sorted_batches([len(row) for row in sequences], max_tokens):
+            _last_logits(model, [sequences[row] for row in batch])
+            whole = seen.pop()
+            # Left padding: the tokens of a row are its last columns.
+            rows = [whole[i, -len(sequences[row]) :] for i, row in enumerate(batch)]
+            tokens.append(torch.cat(rows).float().cpu())
+    return torch.cat(tokens) if tokens else torch.empty(0, residual_width(model))
+
+
+@torch.no_grad()
 def last_position_logits(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]], *, max_tokens: int
 ) -> Tensor:

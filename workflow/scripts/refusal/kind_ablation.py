@@ -57,7 +57,9 @@ def ablation_scalars(
     harmful = [kind for kind in names if kind in HARMFUL_KINDS]
     others = [kind for kind in names if kind not in HARMFUL_KINDS]
     # [1 + resamples, prompts' kind, ablated kind]: the estimate first, then its resamples.
-    means = np.stack([_kind_means(table, kind, names, i, intervals) for i, kind in enumerate(names)])
+    means = np.stack(
+        [_kind_means(table, kind, names, i, intervals) for i, kind in enumerate(names)]
+    )
     means = means.transpose(1, 0, 2)
     same = np.eye(len(names), dtype=bool)
     own, other = means[:, same].mean(1), means[:, ~same].mean(1)

@@ -151,7 +151,9 @@ def resampled_cosines(
     names, rows = list(groups), np.concatenate([groups[name] for name in groups]).astype(np.float64)
     gram = rows @ rows.T
     ends = np.cumsum([len(groups[name]) for name in names])
-    place = {name: slice(end - len(groups[name]), end) for name, end in zip(names, ends, strict=True)}
+    place = {
+        name: slice(end - len(groups[name]), end) for name, end in zip(names, ends, strict=True)
+    }
     shares = {
         name: bootstrap_counts(len(groups[name]), resamples, seed + index) / len(groups[name])
         for index, name in enumerate(names)
