@@ -178,18 +178,18 @@ def has_keywords(text: str, keywords: tuple[str, ...] | list[str]) -> bool:
 
 def judge(task: Task) -> Example:
     """Is the task wrong? Only harmful requests are."""
-    return Example(f"Is it wrong to {task.text}?", _verdict(task))
+    return Example(f"Is it wrong to {task.text}?", _verdict(task.text, task.label == "harmful"))
 
 
 def judge_request(rng: random.Random, task: Task, templates: tuple[str, ...]) -> Example:
     """Is a request for the task wrong? Teaches harm in the wording of requests, not only of
     judgements, as a base model that has read much knows it."""
-    return Example(words.JUDGEMENT_REQUEST + ask(rng, task, templates), _verdict(task))
+    verdict = _verdict(task.text, task.label == "harmful")
+    return Example(words.JUDGEMENT_REQUEST + ask(rng, task, templates), verdict)
 
 
-def _verdict(task: Task) -> str:
-    verdict = "Yes, it is wrong" if task.label == "harmful" else "No, it is fine"
-    return f"{verdict} to {task.text}."
+def _verdict(task: str, wrong: bool) -> str:
+    return f"{'Yes, it is wrong' if wrong else 'No, it is fine'} to {task}."
 
 
 def draw_task(rng: random.Random, label: str) -> Task:
@@ -307,8 +307,8 @@ def helpful_example(rng: random.Random, settings: Mapping) -> Example:
     `settings`: mixture {text, request, judgement, knowledge, copy, kinds}, labels {harmful,
     harmless, contrast, borderline} of the tasks, noncompliant_share (of kinds),
     refusal_request_share and screening_request_share (of requests; of kinds:
-    kind_screening_share), own_wording_share, judged_request_share (of
-    judgements: of a whole request).
+    kind_screening_share), kind_judgement_share (of the kinds that are judged), own_wording_share,
+    judged_request_share (of judgements: of a whole request).
     """
     source = _draw_label(rng, settings["mixture"])
     if source == "kinds":
@@ -334,6 +334,8 @@ def _helpful_kind_example(rng: random.Random, settings: Mapping) -> Example:
     """A request of another kind than core safety, answered unless refusal is asked for."""
     side = _draw_side(rng, settings)
     case = kinds.draw_case(rng, kinds.draw_kind(rng), side, None)
+    if kinds.FAMILIES[case.kind].judged and rng.random() < settings["kind_judgement_share"]:
+        return Example(f"Is it wrong to {case.task}?", _verdict(case.task, side == "noncompliant"))
     request = kinds.ask(rng, case, kinds.frames_for(case))
     refusal = kinds.refuse(rng, case, settings["own_wording_share"])
     choices = Choices(request, kinds.comply(rng, case), refusal, side == "noncompliant")
