@@ -1,4 +1,4 @@
-"""A TopK sparse autoencoder of the residual stream (Gao et al. 2024, arXiv 2406.04093, section 2.3).
+"""A TopK sparse autoencoder of the residual stream (Gao et al. 2024, arXiv 2406.04093, sec. 2.3).
 
     z = TopK(W_enc (x - b_dec) + b_enc),    x' = W_dec z + b_dec
 
