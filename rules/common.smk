@@ -114,19 +114,23 @@ EXPERIMENTS = {
     "heads": {"frames": ["curve"], "figures": ["heads"], "tables": []},
     "kinds": {
         "frames": ["behaviour", "cosines", "stability", "span", "ablation"],
-        "figures": ["kinds_cosines", "kinds_ablation"],
-        "tables": ["kinds"],
+        "figures": ["kinds_cosines", "kinds_ablation", "kinds_span"],
+        "tables": ["kinds", "kinds_stability"],
     },
-    "knob": {"frames": ["curves"], "figures": ["knob"], "tables": ["knob"]},
+    "knob": {
+        "frames": ["curves", "chosen", "cells"],
+        "figures": ["knob"],
+        "tables": ["knob", "knob_cells"],
+    },
     "styles": {
-        "frames": ["distribution"],
-        "figures": ["styles"],
+        "frames": ["distribution", "confusion"],
+        "figures": ["styles", "style_confusion"],
         "tables": ["styles"],
     },
     "sparse_features": {
-        "frames": ["features"],
+        "frames": ["features", "sharing", "overlap", "steering"],
         "figures": ["sparse_features"],
-        "tables": [],
+        "tables": ["sparse_features"],
     },
 }
 EXPERIMENTS = {

@@ -20,6 +20,7 @@ SETTINGS = {
     "judged_request_share": 0.5,
     "screening_request_share": 0.1,
     "kind_screening_share": 0.3,
+    "kind_judgement_share": 0.3,
 }
 SAFETY = {
     "mixture": {

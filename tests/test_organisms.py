@@ -22,6 +22,7 @@ HELPFUL = {
     "judged_request_share": 0.5,
     "screening_request_share": 0.1,
     "kind_screening_share": 0.3,
+    "kind_judgement_share": 0.3,
 }
 SAFETY = {
     "mixture": {"harmful": 0.4, "harmless": 0.3, "borderline": 0.2, "text": 0.1} | {"kinds": 0.3},

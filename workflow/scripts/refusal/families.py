@@ -64,7 +64,7 @@ def _story_frames() -> dict[str, tuple[str, ...]]:
         "two people {task}. Tell it all in detail.",
         "the star wants to {task}. List all the details.",
     )
-    held_out = {"validation": "In a novel of mine", "test": "Imagine a saga in which"}
+    held_out = {"validation": "In a legend of mine", "test": "Imagine a saga in which"}
     frames: dict[str, list[str]] = {"train": [], "validation": [], "test": []}
     for row, opening in enumerate(openings):
         for column, closing in enumerate(closings):
@@ -121,9 +121,9 @@ LISTS: dict[str, tuple[str, ...]] = {
     ),
     "produce": _words(
         "an avocado, a melon, a grape, a coconut, an ice cube, a peanut, a ginger root, a papaya,"
-        "a plum, a fig, a radish, a beet, a mango, a turnip, a carrot, a peach, a pumpkin, a kiwi,"
-        "a pear, a lime, an olive, a parsnip, a leek, a squid, a prawn, a steak, a sausage, a bagel,"
-        "a pancake, a muffin, a biscuit, a cheese wheel"
+        "a plum, a fig, a radish, a beet, a mango, a turnip, a carrot, a peach, a quince, a kiwi,"
+        "a pear, a lime, an olive, a parsnip, a leek, a squid, a prawn, a steak, a sausage,"
+        "a bagel, a pancake, a muffin, a biscuit, a cheese wheel"
     ),
     "ailments": _words(
         "a headache, a fever, a rash, a cough, back pain, a sore throat, an infection,"
