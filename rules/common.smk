@@ -16,8 +16,12 @@ from refusal.recipes import (
     check_attacks,
     check_capability,
     check_comparisons,
+    check_kinds,
     expand_interventions,
 )
+
+# Experiments that need the directions of the kinds of refusal.
+ABOUT_KINDS = ["kinds", "knob", "styles", "sparse_features"]
 
 try:
     with open(Path(workflow.basedir) / "config.schema.yaml") as schema:
@@ -30,6 +34,8 @@ try:
         check_capability(config["capability"]["interventions"], RECIPES)
     if config["experiments"]["attacks"]:
         check_attacks(config["attacks"]["interventions"], RECIPES)
+    if any(config["experiments"][name] for name in ABOUT_KINDS):
+        check_kinds(config["kinds"]["interventions"], RECIPES)
 except InputError as mistake:
     raise WorkflowError(str(mistake)) from None
 
@@ -120,7 +126,7 @@ EXPERIMENTS = {
     "knob": {
         "frames": ["curves", "chosen", "cells"],
         "figures": ["knob"],
-        "tables": ["knob", "knob_cells"],
+        "tables": ["knob", "knob_cells", "knob_spread"],
     },
     "styles": {
         "frames": ["distribution", "confusion"],

@@ -12,6 +12,7 @@ from refusal.discussion import offset_correlation, offset_table
 from refusal.latex import interval, number, printed
 from refusal.reading import judge_of, pooled_name
 from refusal.statistics import draw_group
+from refusal.tables.kinds import kind_requirements
 from refusal.tables.models import PHASES, requirements_checked
 from refusal.tables.selection import candidate_counts
 
@@ -83,7 +84,10 @@ def _counts(frames: Mapping[str, Any]) -> dict[str, str]:
     chosen = frames["selection"][frames["selection"].selected]
     requirements = requirements_checked(cards, summary)
     phases = [card["trained"][phase] for card in cards if card["trained"] for phase in PHASES]
+    asked = _kind_requirements(frames)
     counts = {
+        "kind requirements": len(asked),
+        "kind requirements missed": int(asked.missed.sum()),
         "models": len(cards),
         "organisms": sum(bool(card["trained"]) for card in cards),
         "architectures": len({card["architecture"] for card in cards}),
@@ -100,6 +104,15 @@ def _counts(frames: Mapping[str, Any]) -> dict[str, str]:
         **{f"claims {verdict}": verdicts.count(verdict) for verdict in set(verdicts)},
     }
     return {f"count/{name}": rf"\num{{{count}}}" for name, count in counts.items() if count}
+
+
+def _kind_requirements(frames: Mapping[str, Any]) -> pd.DataFrame:
+    """What is asked of organisms per kind of refusal; nothing where that was not measured."""
+    trained = [card["name"] for card in frames["cards"] if card["trained"]]
+    if "kinds_behaviour" not in frames:
+        return pd.DataFrame({"missed": []})
+    checked = kind_requirements(frames["kinds_behaviour"])
+    return checked[checked.model.isin(trained)]
 
 
 def _ranges(frames: Mapping[str, Any]) -> dict[str, str]:

@@ -66,6 +66,24 @@ METRICS = {
     "same_next_token_post_norm": "share with the same next token, blocks with post-norms",
     "accuracy": "accuracy",
     "accuracy_change": "change of accuracy",
+    "kind_cosine_highest": "largest cosine between two kinds",
+    "kind_cosine_mean": "mean cosine between two kinds",
+    "kind_cosine_shared_pool": "mean cosine, shared minus own negative class",
+    "kind_distinct_share": "share of pairs less alike than draws of one kind",
+    "kind_ablation_specific": "share refused without the own direction minus without another's",
+    "harmful_ablation_safety": "share of harmful kinds refused without a harmful kind's direction",
+    "harmful_ablation_other": "share of harmful kinds refused without another kind's direction",
+    "harmful_ablation_difference": "the same, another kind's minus a harmful kind's direction",
+    "knob_spread_ratio": "spread of the curves over that of resampling",
+    "knob_spread_excess": "excess spread of the areas under the curves",
+    "knob_refusal": "share of harmful prompts refused at the chosen strengths",
+    "knob_random_gap": "share of harmful prompts refused, kinds minus random directions",
+    "style_share": "information on style, share of its entropy",
+    "style_minus_refusal_share": "information share on style minus that on refusal",
+    "own_style_gain": "share in the direction's own style, minus under other directions",
+    "feature_core_share": "share of a list that all kinds share",
+    "feature_core_gain": "share of a list that all kinds share, minus shuffled labels",
+    "feature_jaccard": "mean Jaccard index of two lists",
 }
 DATASETS = {
     "harmful": "harmful prompts",
@@ -77,6 +95,7 @@ DATASETS = {
     "answers": "reference answers",
     "own": "the model's own completions",
     "capability": "capability questions",
+    "kinds": "prompts of all kinds",
     **TASK_NAMES,
 }
 VERDICTS = ("supported", "contradicted", "inconclusive", "not measured")

@@ -19,6 +19,27 @@ DIRECTION_NAMES = {
     "leace": "LEACE",
     "random": "Random",
 }
+KIND_NAMES = {
+    "SafetyCore-WGM": "Core",
+    "OverRefusal-XST": "Over-refusal",
+    "Humanizing-CCN": "Humanizing",
+    "Incomplete-CCN": "Incomplete",
+    "Indeterminate-CCN": "Indeterminate",
+    "Safety-CCN": "Safety",
+    "Unsupported-CCN": "Unsupported",
+    "HateSpeech-SB": "Hate",
+    "CrimeAssistance-SB": "Crime",
+    "Inappropriate-SB": "Inappropriate",
+    "Advice-SB": "Advice",
+}
+KIND_DIRECTION_NAMES = {
+    **KIND_NAMES,
+    "refused_minus_complied": "Refused − complied",
+    "dim": "DiM",
+    "random": "Random",
+    "none": "Nothing",
+    "answered": "answered",
+}
 RECIPE = ("family", "direction", "operator", "scope", "k", "alpha", "strength")
 RECIPE_COLUMNS = (*RECIPE, "length", "origin", "side", "tokens", "draw")
 MINUS = "\N{MINUS SIGN}"

@@ -310,3 +310,18 @@ def check_capability(names: Sequence[str], recipes: Mapping[str, Mapping[str, An
                 f"{key}: '{name}' steers some tokens only, but a likelihood knows no generated "
                 "ones. Remedy: remove it, or give it tokens: all."
             )
+
+
+def check_kinds(names: Sequence[str], recipes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raises InputError if an intervention of `kinds.interventions` is no steering of the study.
+
+    Args:
+        names: the key `kinds.interventions`.
+        recipes: what `expand_interventions` gave.
+    """
+    check_names("kinds.interventions", names, list(recipes))
+    for name in names:
+        if recipes[name]["operator"] == "fine_tune":
+            raise InputError(
+                f"kinds.interventions: '{name}' is a training, not steering. Remedy: remove it."
+            )

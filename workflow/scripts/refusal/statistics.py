@@ -111,6 +111,15 @@ RATE_METRICS = {"refused", "complied", "other", "looping", "capability", "neares
 RATE_METRICS |= {"outside", "accuracy", "same_next_token", "same_next_token_post_norm"}
 RATE_METRICS |= {"attention_instruction", "attention_suffix", "heads_share_for_half"}
 RATE_METRICS |= {"attack_success"}
+RATE_METRICS |= {"knob_refusal", "knob_over_refusal", "knob_accuracy", "knob_best_accuracy"}
+RATE_METRICS |= {"knob_ablation_refusal", "knob_ablation_over_refusal", "knob_random_refusal"}
+RATE_METRICS |= {"knob_area", "knob_random_area", "knob_dim_area", "knob_satisfied"}
+RATE_METRICS |= {"knob_refused_minus_complied_area", "kind_ablation_own", "kind_ablation_other"}
+RATE_METRICS |= {"harmful_ablation_safety", "harmful_ablation_other", "kind_distinct_share"}
+RATE_METRICS |= {"own_style", "steered_refused", "style_judge_agreement", "style_information_p"}
+RATE_METRICS |= {"feature_core_share", "feature_core_null", "feature_jaccard", "feature_dead"}
+RATE_METRICS |= {"feature_steering", "feature_random_steering", "kind_explains_dim"}
+RATE_METRICS |= {"kind_explains_inlp"}
 # What an experiment measures as a rate is named after it: `best_window_refused`, `base_separation`.
 RATE_ENDINGS = ("_refused", "_complied", "_separation")
 

@@ -23,10 +23,14 @@ from refusal.figures.comparison import refusal_by_intervention
 from refusal.figures.discussion import offset, tokens
 from refusal.figures.heads import patched_heads
 from refusal.figures.inlp import inlp_accuracy
+from refusal.figures.kinds import kind_ablation, kind_cosines, kind_span
+from refusal.figures.knob import trade_off
 from refusal.figures.landing import landing_picture
 from refusal.figures.off_distribution import off_distribution
 from refusal.figures.projections import projection_histograms
+from refusal.figures.sparse_features import shared_features
 from refusal.figures.style import COLUMN_WIDTH, STYLE, new_figure, require, styled
+from refusal.figures.styles import style_confusion, style_distribution
 from refusal.figures.suffix import suffix_cosines, suffix_heads
 from refusal.figures.sweeps import alpha_sweep, k_sweep
 from refusal.figures.windows import window_maps
@@ -59,6 +63,13 @@ FIGURES: dict[str, FigureRecipe] = {
     "suffix_cosines": FigureRecipe(suffix_cosines, ("suffix_cosines",)),
     "suffix_heads": FigureRecipe(suffix_heads, ("suffix_heads", "suffix_attention")),
     "heads": FigureRecipe(patched_heads, ("heads_curve",)),
+    "kinds_cosines": FigureRecipe(kind_cosines, ("kinds_cosines",)),
+    "kinds_ablation": FigureRecipe(kind_ablation, ("kinds_ablation", "kinds_cosines")),
+    "kinds_span": FigureRecipe(kind_span, ("kinds_span",)),
+    "knob": FigureRecipe(trade_off, ("knob_curves", "knob_chosen")),
+    "styles": FigureRecipe(style_distribution, ("styles_distribution",)),
+    "style_confusion": FigureRecipe(style_confusion, ("styles_confusion",)),
+    "sparse_features": FigureRecipe(shared_features, ("sparse_features_sharing",)),
 }
 
 

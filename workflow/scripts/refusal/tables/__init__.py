@@ -13,6 +13,9 @@ from refusal.tables.capability import capability_models_table, capability_table
 from refusal.tables.claims import claims_table, conditions_table
 from refusal.tables.comparison import all_table, comparisons_table, main_table
 from refusal.tables.examples import examples_table
+from refusal.tables.kind_numbers import features_table, spread_table, styles_table
+from refusal.tables.kinds import kinds_table, stability_table
+from refusal.tables.knob import cells_table, knob_table
 from refusal.tables.losses import comparator_table, losses_table
 from refusal.tables.models import models_table, training_table
 from refusal.tables.selection import rejections_table, selection_table
@@ -52,4 +55,11 @@ TABLES: dict[str, TableRecipe] = {
     "weights": TableRecipe(weights_table, ("cards", "summary", "weights_prompts")),
     "capability": TableRecipe(capability_table, ("summary", "capability_tasks")),
     "capability_models": TableRecipe(capability_models_table, ("summary", "capability_tasks")),
+    "kinds": TableRecipe(kinds_table, ("kinds_behaviour",)),
+    "kinds_stability": TableRecipe(stability_table, ("kinds_stability", "kinds_cosines")),
+    "knob": TableRecipe(knob_table, ("knob_curves", "knob_chosen")),
+    "knob_cells": TableRecipe(cells_table, ("knob_cells",)),
+    "knob_spread": TableRecipe(spread_table, ("summary",)),
+    "styles": TableRecipe(styles_table, ("summary",)),
+    "sparse_features": TableRecipe(features_table, ("summary",)),
 }
