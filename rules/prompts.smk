@@ -1,6 +1,6 @@
 """Prompts: the merged configuration and one table of all prompts of the study.
 
-OUTPUTS: config.yaml, prompts/prompts.parquet
+OUTPUTS: config.yaml, prompts/prompts.parquet, prompts/published_kinds.parquet (if asked for)
 """
 
 
@@ -20,9 +20,36 @@ rule config:
         "../workflow/scripts/write_config.py"
 
 
+rule published_kinds:
+    input:
+        code=library("fetch_kinds.py"),
+        table="paper/published/kinds.yaml",
+    output:
+        "<results>/prompts/published_kinds.parquet",
+    log:
+        "<logs>/published_kinds.log",
+    benchmark:
+        "<benchmarks>/published_kinds.tsv"
+    localrule: True
+    conda:
+        "../envs/evaluation.yaml"
+    params:
+        settings=config["prompts"],
+        seed=config["seed"],
+    message:
+        "Fetching the published prompts of the kinds of refusal"
+    script:
+        "../workflow/scripts/fetch_kinds.py"
+
+
 rule prompts:
     input:
         code=library("write_prompts.py"),
+        kinds=(
+            rules.published_kinds.output
+            if config["prompts"]["published_kinds"]
+            else []
+        ),
         file=(
             []
             if config["prompts"]["source"] == "grammar"

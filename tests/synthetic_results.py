@@ -11,6 +11,20 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+import synthetic_kinds
+from synthetic_kinds import (  # noqa: F401  frames are looked up here by their names
+    kinds_ablation,
+    kinds_behaviour,
+    kinds_cosines,
+    kinds_span,
+    kinds_stability,
+    knob_cells,
+    knob_chosen,
+    knob_curves,
+    sparse_features_sharing,
+    styles_confusion,
+    styles_distribution,
+)
 
 STUDY = "synthetic"
 MODELS = ("neox-0", "neox-1", "llama-0", "gemma2-0")
@@ -280,7 +294,7 @@ def summary(scenario: Scenario = SUPPORTED) -> pd.DataFrame:
             rows += [{"study": STUDY, "model": model} | recipe | metric for metric in metrics]
     rows += _suffix_rows(scenario) + _patching_rows(scenario) + _discussion_rows(scenario)
     rows += _windows_rows(scenario) + _before_tuning_rows(scenario) + _capability_rows(scenario)
-    rows += _attack_rows(scenario)
+    rows += _attack_rows(scenario) + _kind_rows(scenario)
     table = pd.DataFrame(rows)
     if len(scenario.models) == 1:
         table.loc[table["model"] == "mean", ["low", "high"]] = np.nan
@@ -787,6 +801,17 @@ def _before_tuning_rows(scenario: Scenario) -> list[dict]:
     ]
     metrics.append(("both", "dim_cosine_chance", 0.6))
     return _none_rows(scenario, metrics, "geometry", scenario.seed + 33)
+
+
+def _kind_rows(scenario: Scenario) -> list[dict]:
+    """Invented summary rows of the kinds of refusal; none without families."""
+    if scenario.families is not None:
+        return []
+    rows = []
+    for seed, (judge, values) in enumerate(synthetic_kinds.METRICS.items(), start=60):
+        metrics = [("kinds", metric, value) for metric, value in values.items()]
+        rows += _none_rows(scenario, metrics, judge, scenario.seed + seed)
+    return rows
 
 
 def _bounded(value: float, width: float = 0.05) -> dict:

@@ -87,7 +87,7 @@ def test_figures_fit_the_page_and_are_readable(name, pictures):
     figure = pictures[name]
     width, height = figure.get_size_inches()
     assert width in (style.COLUMN_WIDTH, style.TEXT_WIDTH)
-    assert height < 5
+    assert height < (6 if name == "kinds_ablation" else 5)  # eighteen rows, two lines of models
     assert min(text.get_fontsize() for text in texts(figure)) >= 7
     inside = figure.bbox.padded(0.5)
     for axes in figure.axes:

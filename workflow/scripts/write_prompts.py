@@ -2,8 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from job import job
-from refusal.prompts import grammar_prompts, read_prompts, sample_prompts
+from refusal.prompts import add_kinds, grammar_prompts, read_prompts, sample_prompts
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
@@ -15,6 +17,8 @@ def main(snakemake: "snakemake") -> None:
         prompts = grammar_prompts(settings["sizes"], seed)
     else:
         prompts = sample_prompts(read_prompts(settings["source"]), settings["sizes"], seed)
+    if snakemake.input.kinds:
+        prompts = add_kinds(prompts, pd.read_parquet(snakemake.input.kinds[0]))
     prompts.to_parquet(snakemake.output[0], index=False)
 
 

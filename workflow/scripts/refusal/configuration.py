@@ -28,7 +28,7 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
         raise InputError(_one_line(error))
     config = _with_defaults(config, schema, schema)
     _check_models(config["models"])
-    _check_prompt_source(config["prompts"]["source"])
+    _check_prompt_source(config["prompts"])
     return config
 
 
@@ -107,8 +107,19 @@ def _check_checkpoint_path(key: str, path: str) -> None:
         )
 
 
-def _check_prompt_source(source: str) -> None:
-    """A prompt file has to exist before anything runs."""
+def _check_prompt_source(prompts: Mapping) -> None:
+    """A prompt file has to exist before anything runs; published kinds are for such files."""
+    source, mirror = prompts["source"], prompts["mirror"]
+    if source == "grammar" and prompts["published_kinds"]:
+        raise InputError(
+            "config: prompts.published_kinds: the grammar has kinds of its own, which organisms "
+            "are trained on; give a file in prompts.source, or set it to false."
+        )
+    if mirror and not Path(mirror).expanduser().is_dir():
+        raise InputError(
+            f"config: prompts.mirror: no folder {mirror}; give one with copies of the data sets, "
+            "or null to download them."
+        )
     if source != "grammar" and not Path(source).expanduser().is_file():
         raise InputError(
             f"config: prompts.source: no file {source}; give an existing CSV, JSON-lines or "

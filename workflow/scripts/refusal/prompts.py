@@ -176,3 +176,15 @@ def sample_prompts(frame: pd.DataFrame, sizes: Mapping[str, int], seed: int) -> 
 
     groups = [sample(rows) for _, rows in frame.groupby(["label", "split", kind], sort=False)]
     return pd.concat(groups).sort_index().reset_index(drop=True)
+
+
+def add_kinds(prompts: pd.DataFrame, kinds: pd.DataFrame) -> pd.DataFrame:
+    """The study's prompts with published ones of the kinds in place of rows with their labels.
+
+    A published prompt that the study has already, under another label, is left out.
+    """
+    own = prompts[~prompts["label"].isin(SIDES)]
+    known = set(own["text"].str.strip())
+    joined = pd.concat([own, kinds[~kinds["text"].str.strip().isin(known)]], ignore_index=True)
+    validate_prompts(joined, "prompts.published_kinds")
+    return joined

@@ -20,7 +20,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from refusal.kinds import KINDS
-from refusal.statistics import Estimate, Intervals, wilson_interval
+from refusal.statistics import Estimate, Intervals, mean_ignoring_nan, wilson_interval
 
 FloatArray = NDArray[np.float64]
 
@@ -126,7 +126,8 @@ def style_scalars(styles: Styles, intervals: Intervals) -> dict[str, tuple[Estim
     chance = whether_and_how(permuted(styles, PERMUTATIONS, intervals.seed))
     whether, whether_entropy, how, how_entropy = whether_and_how(counts)
     with np.errstate(invalid="ignore", divide="ignore"):
-        style, refusal = how - np.nanmean(chance[2]), whether - np.nanmean(chance[0])
+        style = how - mean_ignoring_nan(chance[2])
+        refusal = whether - mean_ignoring_nan(chance[0])
         style_share = np.where(how_entropy > 0, style / how_entropy, np.nan)
         refusal_share = np.where(whether_entropy > 0, refusal / whether_entropy, np.nan)
     own, gain = own_style(counts, [styles.styles.index(name) for name in styles.directions])

@@ -61,7 +61,7 @@ def kind_cosines(cosines: pd.DataFrame) -> Figure:
         return joined
 
     models = list(cosines.model.unique())
-    return map_per_model(models, grid, label="cosine", height=2.35, signed=True)
+    return map_per_model(models, grid, label="cosine", signed=True)
 
 
 @styled
@@ -84,7 +84,7 @@ def kind_ablation(ablation: pd.DataFrame, cosines: pd.DataFrame) -> Figure:
         return table.loc[[*names, *others], [name for name in order if name in table.columns]]
 
     models = list(rows.model.unique())
-    return map_per_model(models, grid, label="share refused", height=2.9)
+    return map_per_model(models, grid, label="share refused")
 
 
 def _ablated_name(name: str) -> str:

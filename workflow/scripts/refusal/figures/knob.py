@@ -71,7 +71,7 @@ def trade_off(curves: pd.DataFrame, chosen: pd.DataFrame) -> Figure:
     models = list(curves.model.unique())
     columns = min(len(models), 2)
     lines = -(-len(models) // columns)
-    figure = new_figure(COLUMN_WIDTH if columns == 1 else TEXT_WIDTH, 0.6 + 2.5 * lines)
+    figure = new_figure(COLUMN_WIDTH if columns == 1 else TEXT_WIDTH, 0.6 + 2.15 * lines)
     panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for axes, model in zip(panels.flat, models, strict=False):
         _panel(axes, curves[curves.model == model], chosen[chosen.model == model])

@@ -29,7 +29,7 @@ def style_distribution(distribution: pd.DataFrame) -> Figure:
         return table.loc[[*first, *others]].reindex(columns=list(STYLES))
 
     models = list(rows.model.unique())
-    return map_per_model(models, grid, label="share of responses", height=2.55)
+    return map_per_model(models, grid, label="share of responses")
 
 
 @styled

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from refusal.latex import escape_latex, interval, number, tabular
+from refusal.latex import escape_latex, number, tabular
 from refusal.reading import KIND_NAMES
+from refusal.tables.layout import share_range
 
 MISSED = r"\textsuperscript{\dag}"
 # What is asked of organisms, per kind: metric and label of the behaviour frame, least or most.
@@ -39,8 +40,7 @@ def kinds_table(behaviour: pd.DataFrame) -> str:
             for column in columns:
                 row = at.get((model, kind, column))
                 first.append("" if row is None else number(row.value) + MISSED * row.missed)
-                bounds = "" if row is None else interval(row.low, row.high)
-                second.append(rf"{{\tiny {bounds}}}")
+                second.append("" if row is None else share_range(row.low, row.high))
         lines += [first, second]
     heading = {"right_style": "style", "contrast": "contrast"}
     header = ["Kind"] + [
@@ -49,6 +49,12 @@ def kinds_table(behaviour: pd.DataFrame) -> str:
         for column in columns
     ]
     return tabular("@{}l" + "l" * (len(header) - 1) + "@{}", header, lines)
+
+
+def _closest(row) -> str:
+    """The cosine with the most similar kind, its interval and that kind's name."""
+    name = escape_latex(KIND_NAMES.get(row.b, row.b))
+    return rf"{number(row.value)} {share_range(row.low, row.high)} {{\tiny {name}}}"
 
 
 def stability_table(stability: pd.DataFrame, cosines: pd.DataFrame) -> str:
@@ -64,10 +70,7 @@ def stability_table(stability: pd.DataFrame, cosines: pd.DataFrame) -> str:
         for model in models:
             within, other = at.get((model, kind)), nearest.get((model, kind))
             line.append("" if within is None else number(within.value))
-            bounds = "" if other is None else interval(other.low, other.high)
-            name = "" if other is None else KIND_NAMES.get(other.b, other.b)
-            text = "" if other is None else number(other.value)
-            line.append(rf"{text} {{\tiny {bounds} {escape_latex(name)}}}")
+            line.append("" if other is None else _closest(other))
         lines.append(line)
     header = ["Kind"] + [
         rf"\begin{{tabular}}[b]{{@{{}}l@{{}}}}{escape_latex(model) if n == 0 else ''}\\{what}"

@@ -3,9 +3,10 @@
 import numpy as np
 import pandas as pd
 
-from refusal.latex import escape_latex, estimate, tabular
+from refusal.latex import escape_latex, number, tabular
 from refusal.reading import KIND_DIRECTION_NAMES, KIND_NAMES
 from refusal.statistics import student_mean
+from refusal.tables.layout import share_range
 
 METRICS = ("accuracy", "refusal", "over_refusal")
 ABLATION = "ablation"
@@ -27,9 +28,13 @@ def knob_table(curves: pd.DataFrame, chosen: pd.DataFrame) -> str:
         line = [escape_latex(KIND_DIRECTION_NAMES.get(group, group).replace("\u2212", "minus"))]
         line.append(" ".join(f"{value:g}" for value in sorted(mine.strength.unique())))
         line.append(rf"\num{{{int(mine.satisfied.sum())}}}/\num{{{len(mine)}}}")
+        below = [""] * len(line)
         for part in parts.values():
-            line += [_cell(part[(part.group == group) & (part.metric == m)]) for m in METRICS]
-        lines.append(line)
+            for metric in METRICS:
+                value, bounds = _cell(part[(part.group == group) & (part.metric == metric)])
+                line.append(value)
+                below.append(bounds)
+        lines += [line, below]
     heads = ["Acc.", "RR", "ORR"]
     header = ["Direction", "Strengths", "Rule met", *heads, *(f"{h} (abl.)" for h in heads)]
     return tabular("@{}llrllllll@{}", header, lines)
@@ -43,15 +48,15 @@ def _others(rows: pd.DataFrame) -> list[str]:
     return [name for name in rows.group.unique() if name not in KIND_NAMES]
 
 
-def _cell(rows: pd.DataFrame) -> str:
-    """Mean over models of one rate; with one model its own interval."""
+def _cell(rows: pd.DataFrame) -> tuple[str, str]:
+    """Mean over models of one rate and its interval; with one model its own."""
     per_model = rows.groupby("model").value.mean().dropna()
     if len(per_model) == 1 and len(rows) == 1:
-        row = rows.iloc[0]
-        return estimate(row.value, row.low, row.high)
-    mean = student_mean(per_model.to_numpy(np.float64))
+        mean = rows.iloc[0]
+    else:
+        mean = student_mean(per_model.to_numpy(np.float64))
     # A share cannot leave the unit range, whatever Student's t says.
-    return estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0))
+    return number(mean.value), share_range(max(mean.low, 0.0), min(mean.high, 1.0))
 
 
 def cells_table(cells: pd.DataFrame) -> str:

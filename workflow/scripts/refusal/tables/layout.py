@@ -1,5 +1,6 @@
 """What several tables share: cells of the summary, columns, names."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +26,14 @@ def cell(rows: Mapping[Key, Any], *key: str, digits: int = 2, bounds: bool = Tru
     if row is None:
         return MISSING
     return estimate(row.value, row.low, row.high, digits) if bounds else number(row.value, digits)
+
+
+def share_range(low: float, high: float) -> str:
+    """An interval of a share in tiny print without zeros before the point; nothing if unknown."""
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return ""
+    low, high = (f"{min(max(x, -1.0), 1.0):.2f}".replace("0.", ".", 1) for x in (low, high))
+    return rf"{{\tiny {low.replace('-', '$-$')}--{high.replace('-', '$-$')}}}"
 
 
 @dataclass(frozen=True)
