@@ -24,9 +24,11 @@ rule styles:
     benchmark:
         "<benchmarks>/styles/{model}.tsv"
     conda:
-        "../envs/statistics.yaml"
+        "../envs/models.yaml"
     params:
         study=config["study"],
+        judge=config["styles"],
+        max_tokens=config["generations"]["max_tokens"],
         settings=config["statistics"],
         seed=config["seed"],
     message:

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import tiny_model
 
 from refusal import kinds
 from refusal.held_out_wordings import HELD_OUT_WORDINGS
@@ -21,6 +22,7 @@ from refusal.style_judge import (
     train_style_judge,
     training_wordings,
 )
+from refusal.style_language_judge import LETTERS, MEANINGS, judge_with_model, parse, question
 from refusal.styles import (
     Styles,
     distribution_frame,
@@ -184,3 +186,39 @@ def test_responses_become_tables():
     shares = distribution_frame(responses, 0.95).set_index(["direction", "style"])
     assert shares.loc[(NAMES[0], ANSWERED), "value"] == pytest.approx(0.2)
     assert shares.groupby("direction").value.sum().tolist() == pytest.approx([1] * 4)
+
+
+# ---------------------------------------------------------------------------- a chat model as judge
+
+
+def test_verdicts_are_parsed_by_the_first_lone_letter():
+    assert (
+        parse("C") == parse(" c) C.".replace("c)", "")) == parse("**C**: an AI") == kinds.KINDS[2]
+    )
+    assert parse("The answer is B") == kinds.KINDS[1]
+    assert parse("A C") == kinds.KINDS[0]
+    assert parse("Because") is parse("") is parse("no letter L") is None
+
+
+def test_the_question_lists_every_kind_and_quotes_the_answer():
+    asked = question(" I am a program. ")
+    assert set(MEANINGS) == set(kinds.KINDS)
+    for letter, kind in LETTERS.items():
+        assert f"\n{letter}: {MEANINGS[kind]}\n" in asked
+    assert "<answer>\nI am a program.\n</answer>" in asked
+
+
+def test_a_chat_model_judges_refusals_only(monkeypatch):
+    model, tokenizer = tiny_model("llama")
+    responses = pd.DataFrame({"completion": ["No.", "Yes.", "Never."], "refused": [1.0, 0.0, 1.0]})
+    settings = {"eos_ids": [tokenizer.eos_token_id], "max_tokens": 4096}
+    judged = judge_with_model(model, tokenizer, responses, **settings)
+    assert judged.said[1] == ANSWERED and pd.isna(judged.verdict[1])
+    for row in (0, 2):  # a random model: whatever it writes is kept, and parsed by the rule
+        assert isinstance(judged.verdict[row], str)
+        said = judged.said[row]
+        assert said == parse(judged.verdict[row]) or (
+            said is None and not parse(judged.verdict[row])
+        )
+    again = judge_with_model(model, tokenizer, responses, **settings)
+    pd.testing.assert_frame_equal(judged, again)

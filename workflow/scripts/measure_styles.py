@@ -1,15 +1,18 @@
 """Judge in which style the steered model refuses, and measure what its direction says of that."""
 
 import json
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from job import job
+from loading import stop_tokens
 from refusal.kind_directions import load_kind_directions
 from refusal.kind_summary import Scalar, kind_summary, scalars
 from refusal.kinds import KINDS
+from refusal.models import load_model, load_tokenizer
 from refusal.statistics import Intervals
 from refusal.style_judge import (
     accuracy,
@@ -20,6 +23,7 @@ from refusal.style_judge import (
     rule_agreement,
     train_style_judge,
 )
+from refusal.style_language_judge import judge_with_model
 from refusal.styles import distribution_frame, style_scalars, styles_of
 
 if TYPE_CHECKING:
@@ -39,6 +43,20 @@ def chosen_responses(completions: pd.DataFrame, chosen: pd.DataFrame) -> pd.Data
     return completions[at_choice & (balanced | (completions.dataset == "harmless"))]
 
 
+def said_by(snakemake: "snakemake", judge, steered: pd.DataFrame) -> pd.DataFrame:
+    """Return the steered responses with their style, by the chat model if one is configured."""
+    chat = snakemake.params.judge
+    if not chat["judge"]:
+        return judge_refusals(judge, steered)
+    place = {"dtype": chat["dtype"], "device": chat["device"], "revision": chat["revision"]}
+    model = load_model(chat["judge"], **place)
+    tokenizer = load_tokenizer(chat["judge"], chat["revision"])
+    ends, most = stop_tokens(model, tokenizer), snakemake.params.max_tokens
+    said = judge_with_model(model, tokenizer, steered, eos_ids=ends, max_tokens=most)
+    logging.info("%d verdicts without a letter", int(said.said.isna().sum()))
+    return said
+
+
 def main(snakemake: "snakemake") -> None:
     params, inputs, output = snakemake.params, snakemake.input, snakemake.output
     name, settings = snakemake.wildcards.model, params.settings
@@ -47,8 +65,9 @@ def main(snakemake: "snakemake") -> None:
     evaluated = evaluate(judge, params.seed)
     known = judge_refusals(judge, pd.read_parquet(inputs.responses).query("split == 'test'"))
     steered = chosen_responses(pd.read_parquet(inputs.completions), pd.read_parquet(inputs.chosen))
-    steered = judge_refusals(judge, steered)
+    steered = said_by(snakemake, judge, steered)
     steered.to_parquet(output.responses, index=False)
+    steered = steered[steered.said.notna()]
     frames = {
         "distribution": distribution_frame(steered, intervals.confidence),
         "confusion": confusion(evaluated),

@@ -51,14 +51,12 @@ def kinds_table(behaviour: pd.DataFrame) -> str:
     return tabular("@{}l" + "l" * (len(header) - 1) + "@{}", header, lines)
 
 
-def _closest(row) -> str:
-    """The cosine with the most similar kind, its interval and that kind's name."""
-    name = escape_latex(KIND_NAMES.get(row.b, row.b))
-    return rf"{number(row.value)} {share_range(row.low, row.high)} {{\tiny {name}}}"
+def _short(kind: str) -> str:
+    return escape_latex(KIND_NAMES.get(kind, kind))
 
 
 def stability_table(stability: pd.DataFrame, cosines: pd.DataFrame) -> str:
-    """Cosine within a kind over disjoint draws, beside that with the kind most like it."""
+    """Cosine within a kind (below: least and greatest draw), and with the closest kind."""
     shared = cosines[(cosines.variant == "shared") & (cosines.a != cosines.b)]
     closest = shared.loc[shared.groupby(["model", "a"]).value.idxmax()]
     nearest = {(r.model, r.a): r for r in closest.itertuples()}
@@ -66,16 +64,17 @@ def stability_table(stability: pd.DataFrame, cosines: pd.DataFrame) -> str:
     at = {(r.model, r.kind): r for r in stability.itertuples()}
     lines = []
     for kind in (kind for kind in KIND_NAMES if kind in set(stability.kind)):
-        line = [escape_latex(kind)]
+        first, second = [escape_latex(kind)], [""]
         for model in models:
             within, other = at.get((model, kind)), nearest.get((model, kind))
-            line.append("" if within is None else number(within.value))
-            line.append("" if other is None else _closest(other))
-        lines.append(line)
+            first += ["" if row is None else number(row.value) for row in (within, other)]
+            second.append("" if within is None else share_range(within.low, within.high))
+            second.append("" if other is None else rf"{{\tiny {_short(other.b)}}}")
+        lines += [first, second]
     header = ["Kind"] + [
         rf"\begin{{tabular}}[b]{{@{{}}l@{{}}}}{escape_latex(model) if n == 0 else ''}\\{what}"
         r"\end{tabular}"
         for model in models
-        for n, what in enumerate(("within", "closest other"))
+        for n, what in enumerate(("within", "closest"))
     ]
     return tabular("@{}l" + "l" * (len(header) - 1) + "@{}", header, lines)
