@@ -216,9 +216,7 @@ def test_a_chat_model_judges_refusals_only(monkeypatch):
     assert judged.said[1] == ANSWERED and pd.isna(judged.verdict[1])
     for row in (0, 2):  # a random model: whatever it writes is kept, and parsed by the rule
         assert isinstance(judged.verdict[row], str)
-        said = judged.said[row]
-        assert said == parse(judged.verdict[row]) or (
-            said is None and not parse(judged.verdict[row])
-        )
+        expected = parse(judged.verdict[row])
+        assert judged.said[row] == expected if expected else pd.isna(judged.said[row])
     again = judge_with_model(model, tokenizer, responses, **settings)
     pd.testing.assert_frame_equal(judged, again)
