@@ -134,7 +134,7 @@ EXPERIMENTS = {
         "tables": ["styles"],
     },
     "sparse_features": {
-        "frames": ["features", "sharing", "overlap", "steering"],
+        "frames": ["sharing"],
         "figures": ["sparse_features"],
         "tables": ["sparse_features"],
     },
