@@ -24,6 +24,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from refusal.kind_directions import REFUSED_MINUS_COMPLIED
 from refusal.kind_responses import CELLS
 from refusal.statistics import Estimate, Intervals
 
@@ -242,13 +243,12 @@ def knob_scalars(
     knob_best_accuracy: greatest accuracy over strengths (in sample), mean over kinds.
     knob_satisfied: share of kinds whose strength satisfies the rule.
     """
+    # Row 0 of the second axis is the estimate, the others are its resamples.
     values = np.concatenate([sweep.rates()[:, None], sweep.resampled(intervals)], axis=1)
     place = {name: index for index, name in enumerate(sweep.directions)}
     rows = [place[kind] for kind in kinds]
     area = areas(values)
     chosen = _at_choices(values, sweep, choices, kinds)
-    random = [place[name] for name in place if name.startswith("random-")]
-    median = _median_strength(sweep, choices, kinds)
     ablated = values[..., rows, sweep.strengths.index(ABLATION)].mean(-1)
     found = {
         "knob_area": area[:, rows].mean(-1),
@@ -256,22 +256,26 @@ def knob_scalars(
         "knob_ablation_refusal": ablated[0],
         "knob_ablation_over_refusal": ablated[1],
         "knob_best_accuracy": values[2][:, rows].max(-1).mean(-1),
+        **{
+            f"knob_{n}_area": area[:, place[n]]
+            for n in ("dim", REFUSED_MINUS_COMPLIED)
+            if n in place
+        },
     }
-    if random:
+    if random := [place[name] for name in place if name.startswith("random-")]:
+        median = _median_strength(sweep, choices, kinds)
         found["knob_random_area"] = area[:, random].mean(-1)
         found["knob_random_refusal"] = values[0][:, random, median].mean(-1)
         found["knob_random_gap"] = chosen[0] - found["knob_random_refusal"]
-    for name in ("dim", "refused_minus_complied"):
-        if name in place:
-            found[f"knob_{name}_area"] = area[:, place[name]]
     n = sum(outcomes.shape[-1] for outcomes in sweep.refused.values())
     result = {name: (_estimate(resampled, intervals), n) for name, resampled in found.items()}
     measured = spread(area[0, rows], area[1:, rows], intervals)
-    result["knob_spread_ratio"] = (measured.ratio, n)
-    result["knob_spread_excess"] = (measured.excess, n)
     satisfied = np.mean([choice.satisfied for choice in choices if choice.direction in kinds])
-    result["knob_satisfied"] = (Estimate(float(satisfied), np.nan, np.nan), len(kinds))
-    return result
+    return result | {
+        "knob_spread_ratio": (measured.ratio, n),
+        "knob_spread_excess": (measured.excess, n),
+        "knob_satisfied": (Estimate(float(satisfied), np.nan, np.nan), len(kinds)),
+    }
 
 
 def _at_choices(values, sweep: Sweep, choices: Sequence[Choice], kinds) -> FloatArray:
