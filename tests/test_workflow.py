@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[1]
 RESULTS = Path("results/smoke")
 STUDY = "studies/smoke.yaml"
 EXPERIMENTS = ["weights", "capability", "suffix", "attacks", "before_tuning", "windows", "heads"]
+EXPERIMENTS += ["kinds", "knob", "styles", "sparse_features"]
 # What runs a model, or trains one.
 MODEL_JOBS = {"organism", "card", "activations", "selection", "corpora"}
 
