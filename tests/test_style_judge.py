@@ -148,6 +148,14 @@ def test_chance_is_subtracted():
     assert plug_in > 0.08 and abs(corrected) < 0.1
 
 
+def test_shares_stay_shares_where_nearly_all_refusals_have_one_style():
+    """Resamples in which only one style is left have no entropy to explain."""
+    codes = np.zeros((40, 4), dtype=int)
+    codes[0, 0] = 5
+    found = style_scalars(styles(codes), INTERVALS)
+    assert found["style_share"][0].low > -1 and found["style_share"][0].high <= 1
+
+
 def test_permutations_keep_every_prompt_s_outcomes():
     codes = np.random.default_rng(3).integers(-1, 11, size=(20, 4))
     shuffled = permuted(styles(codes), 5, seed=0)

@@ -11,7 +11,7 @@ import pandas as pd
 from refusal.discussion import offset_correlation, offset_table
 from refusal.latex import interval, number, printed
 from refusal.reading import judge_of, pooled_name
-from refusal.statistics import draw_group
+from refusal.statistics import MEAN, draw_group
 from refusal.tables.kinds import kind_requirements
 from refusal.tables.models import PHASES, requirements_checked
 from refusal.tables.selection import candidate_counts
@@ -22,7 +22,8 @@ def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
 
     Names: `<intervention>/<dataset>/<metric>/<judge>` (mean over models, or the only model),
     `<name>/interval`, `claim/<claim>/<condition>`, `agreement/<judge>/<judge>/<dataset>`,
-    `offset/correlation` (over models, where there are enough), `count/<thing>` (left out where it
+    `offset/correlation` (over models, where there are enough), `style judge/accuracy` and
+    `style judge/answered` (over wordings), `count/<thing>` (left out where it
     is zero, so that a sentence can ask) and `range/<thing>`
     (over models: one value, or lowest to highest).
 
@@ -33,7 +34,7 @@ def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
     numbers = _summary_numbers(summary[summary.model == pooled_name(summary)])
     numbers |= _claim_numbers(frames["claims"])
     numbers |= _agreement_numbers(frames["agreement"])
-    numbers |= _offset_numbers(summary)
+    numbers |= _offset_numbers(summary) | _style_judge_numbers(summary)
     return numbers | _counts(frames) | _ranges(frames)
 
 
@@ -75,6 +76,17 @@ def _offset_numbers(summary: pd.DataFrame) -> dict[str, str]:
         "offset/correlation": number(value),
         "offset/correlation/interval": interval(low, high),
     }
+
+
+def _style_judge_numbers(summary: pd.DataFrame) -> dict[str, str]:
+    """Of the style judge, the same for all models: its interval over wordings, not over models."""
+    numbers = {}
+    for metric in ("accuracy", "answered"):
+        rows = summary[summary.metric == f"style_judge_{metric}"]
+        for row in rows[rows.model != MEAN].head(1).itertuples():
+            numbers[f"style judge/{metric}"] = number(row.value)
+            numbers[f"style judge/{metric}/interval"] = interval(row.low, row.high)
+    return numbers
 
 
 def _counts(frames: Mapping[str, Any]) -> dict[str, str]:

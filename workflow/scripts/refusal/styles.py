@@ -26,6 +26,7 @@ FloatArray = NDArray[np.float64]
 
 PERMUTATIONS = 500
 NOT_REFUSED = -1
+NO_ENTROPY = 1e-9  # bits; what rounding leaves of none
 
 
 @dataclass(frozen=True)
@@ -125,11 +126,8 @@ def style_scalars(styles: Styles, intervals: Intervals) -> dict[str, tuple[Estim
     counts = np.concatenate([plain, resampled])
     chance = whether_and_how(permuted(styles, PERMUTATIONS, intervals.seed))
     whether, whether_entropy, how, how_entropy = whether_and_how(counts)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        style = how - mean_ignoring_nan(chance[2])
-        refusal = whether - mean_ignoring_nan(chance[0])
-        style_share = np.where(how_entropy > 0, style / how_entropy, np.nan)
-        refusal_share = np.where(whether_entropy > 0, refusal / whether_entropy, np.nan)
+    style, style_share = _beyond_chance(how, how_entropy, chance[2])
+    refusal, refusal_share = _beyond_chance(whether, whether_entropy, chance[0])
     own, gain = own_style(counts, [styles.styles.index(name) for name in styles.directions])
     found = {
         "style_information": style,
@@ -146,6 +144,20 @@ def style_scalars(styles: Styles, intervals: Intervals) -> dict[str, tuple[Estim
     p = (1 + (chance[2] >= how[0]).sum()) / (1 + PERMUTATIONS) if np.isfinite(how[0]) else np.nan
     result["style_information_p"] = (Estimate(float(p), np.nan, np.nan), PERMUTATIONS)
     return result
+
+
+def _beyond_chance(
+    bits: FloatArray, entropy: FloatArray, chance: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """Bits, and their share of the entropy, minus what permutations hold on average.
+
+    The first value belongs to the sample itself, whose entropy permutations share. Without entropy
+    there is no share: NaN.
+    """
+    expected = mean_ignoring_nan(chance)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = bits / entropy - expected / entropy[0]
+    return bits - expected, np.where(entropy > NO_ENTROPY, share, np.nan)
 
 
 def own_style(counts: FloatArray, own: Sequence[int]) -> tuple[FloatArray, FloatArray]:
