@@ -105,6 +105,8 @@ def main(snakemake: "snakemake") -> None:
     settings, name = params.knob, snakemake.wildcards.model
     intervals = Intervals(params.settings["confidence"], params.settings["resamples"], params.seed)
     kinds, directions = KindModel(snakemake, "knob"), load_kind_directions(inputs.directions)
+    if settings["max_new_tokens"] is not None:
+        kinds.generations = kinds.generations | {"max_new_tokens": settings["max_new_tokens"]}
     vectors = steered_by(snakemake, directions)
     drawn = balanced(unsteered(kinds, inputs.responses), settings, params.seed)
     scores = swept(kinds, drawn, directions, vectors, settings["strengths"])
