@@ -287,10 +287,11 @@ def shipped():
 
 
 def test_shipped_claims(shipped):
-    rocchetti, arditi = (
-        [f"{letter}{i}" for i in range(1, n)] for letter, n in (("B", 6), ("A", 9))
+    rocchetti, arditi, discussion, joad = (
+        [f"{letter}{i}" for i in range(1, n)]
+        for letter, n in (("B", 6), ("A", 9), ("D", 3), ("C", 6))
     )
-    assert list(shipped) == [*rocchetti, *arditi, "D1", "D2"]
+    assert list(shipped) == [*rocchetti, *arditi, *discussion, *joad]
     assert all(c["rationale"] for item in shipped.values() for c in item["conditions"])
 
 
