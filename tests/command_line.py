@@ -25,14 +25,16 @@ def clone(target: Path) -> Path:
     return target
 
 
-def snakemake(folder: Path, *arguments: str, study: str) -> subprocess.CompletedProcess:
-    """Run snakemake as from a shell in `folder`."""
+def snakemake(
+    folder: Path, *arguments: str, study: str, overlay: str | None = None
+) -> subprocess.CompletedProcess:
+    """Run snakemake on a study, with an overlay on top of it, as from a shell in `folder`."""
     command = [sys.executable, "-m", "snakemake", "--cores", "2"]
     return subprocess.run(
-        [*command, *arguments, "--configfile", study],
+        [*command, *arguments, "--configfile", study, *([overlay] if overlay else [])],
         cwd=folder,
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        env={**os.environ, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200", "no_proxy": "127.0.0.1"},
     )

@@ -2,9 +2,6 @@
 
 import os
 import re
-import shutil
-import subprocess
-import sys
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,24 +10,13 @@ import pandas as pd
 import pytest
 import synthetic_runs
 import yaml
+from command_line import clone, snakemake
 
 from refusal.external_completions import read_completions
 
 ROOT = Path(__file__).parents[1]
 STUDY = "studies/published2024.yaml"
 RESULTS = Path("results/published2024")
-
-
-def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
-    """Run snakemake as from a shell in `folder`."""
-    return subprocess.run(
-        [sys.executable, "-m", "snakemake", "--cores", "2", *arguments],
-        cwd=folder,
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "COLUMNS": "200", "no_proxy": "127.0.0.1"},
-    )
 
 
 def overlay(folder: Path, name: str, **sections) -> str:
@@ -43,18 +29,7 @@ def overlay(folder: Path, name: str, **sections) -> str:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     """A copy of the repository as a fresh clone would have it, with a mirror of made-up runs."""
-    target = tmp_path_factory.mktemp("clone")
-    listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        check=True,
-    )
-    for name in listed.stdout.split("\n"):
-        if name and (ROOT / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, target / name)
+    target = clone(tmp_path_factory.mktemp("clone"))
     synthetic_runs.write_run(target / "mirror" / "runs" / "a", "a")
     synthetic_runs.write_run(target / "own", "b", tensors=False)
     rows = read_completions(
@@ -112,7 +87,7 @@ def study(folder, server) -> str:
 
 @pytest.fixture(scope="module")
 def finished(folder, study) -> Path:
-    done = snakemake(folder, "--configfile", study)
+    done = snakemake(folder, study=study)
     assert done.returncode == 0, done.stdout[-6000:]
     return folder / RESULTS
 
@@ -137,7 +112,7 @@ def test_the_report_shows_numbers_and_no_text_of_a_completion(finished):
 
 
 def test_a_second_run_has_nothing_to_do(finished, folder, study):
-    assert "Nothing to be done" in snakemake(folder, "--configfile", study).stdout
+    assert "Nothing to be done" in snakemake(folder, study=study).stdout
 
 
 def test_a_changed_file_of_ones_own_is_read_again(finished, folder, study):
@@ -145,7 +120,7 @@ def test_a_changed_file_of_ones_own_is_read_again(finished, folder, study):
     before, text = file.stat(), file.read_text()
     file.write_text(text + "\n")
     try:
-        done = snakemake(folder, "-n", "--configfile", study)
+        done = snakemake(folder, "-n", study=study)
     finally:
         file.write_text(text)
         os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -168,7 +143,7 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(folder, server, ur
     )
     entry = {"path": "runs/a", "format": "arditi2024", "pins": "bad.yaml"}
     study = overlay(folder, "bad_study.yaml", study="bad", external_runs={"bad": entry})
-    done = snakemake(folder, "--configfile", study)
+    done = snakemake(folder, study=study)
     assert done.returncode != 0
     lines = [line for line in done.stdout.splitlines() if said in line]
     assert lines and all("Remedy: " in line for line in lines), done.stdout
@@ -178,14 +153,14 @@ def test_a_download_that_fails_is_one_line_and_leaves_nothing(folder, server, ur
 
 
 def test_the_shipped_study_plans_five_runs_from_the_network_or_a_mirror(folder):
-    done = snakemake(folder, "-n", "--configfile", STUDY)
+    done = snakemake(folder, "-n", study=STUDY)
     assert done.returncode == 0, done.stdout
     table = done.stdout.partition("Job stats:")[2].partition("total")[0]
     jobs = dict(re.findall(r"^(\S+) +(\d+)$", table, flags=re.M))
     assert jobs["external_files"] == jobs["external_directions"] == "5"
     assert jobs["external_report"] == jobs["external_statistics"] == "1"
     assert not {"card", "organism", "activations", "paper", "figures"} & set(jobs)
-    done = snakemake(folder, "-n", "--configfile", STUDY, "--config", "external_mirror=nowhere")
+    done = snakemake(folder, "-n", "--config", "external_mirror=nowhere", study=STUDY)
     assert done.returncode != 0
     assert "external_mirror: no folder nowhere" in done.stdout and "Traceback" not in done.stdout
 
@@ -193,7 +168,7 @@ def test_the_shipped_study_plans_five_runs_from_the_network_or_a_mirror(folder):
 def test_a_study_with_models_has_its_paper_and_the_report(folder, study):
     runs = {"b.2": {"path": "own", "format": "arditi2024"}}
     both = overlay(folder, "both.yaml", study="both", external_runs=runs, models={})
-    done = snakemake(folder, "-n", "--configfile", both)
+    done = snakemake(folder, "-n", study=both)
     assert done.returncode == 0, done.stdout
     for rule in ("paper", "claims", "statistics", "external_statistics", "external_report"):
         assert re.search(rf"^{rule} +1$", done.stdout, flags=re.M), rule
@@ -207,7 +182,7 @@ def test_the_three_runs_without_checksums_and_tensors_work_the_same_way(folder):
     for name, run in three.items():
         synthetic_runs.write_run(folder / "unpinned" / run["path"], name, tensors=False)
     settings = {"study": "three", "external_mirror": "unpinned", "external_runs": three}
-    done = snakemake(folder, "--configfile", overlay(folder, "three.yaml", **settings))
+    done = snakemake(folder, study=overlay(folder, "three.yaml", **settings))
     assert done.returncode == 0, done.stdout[-6000:]
     made = folder / "results" / "three" / "external_runs"
     table = pd.read_parquet(made / "comparison.parquet")
@@ -230,7 +205,7 @@ def test_the_published_runs_from_a_mirror_end_with_the_report(folder):
     (folder / "mine.yaml").write_text(
         yaml.safe_dump({"study": "mirror", "external_mirror": root, "external_runs": left_out})
     )
-    done = snakemake(folder, "--configfile", STUDY, "mine.yaml")
+    done = snakemake(folder, study=STUDY, overlay="mine.yaml")
     assert done.returncode == 0, done.stdout[-6000:]
     made = folder / "results" / "mirror"
     table = pd.read_parquet(made / "external_runs" / "comparison.parquet")

@@ -17,12 +17,17 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from refusal.batching import in_batches, left_pad, position_ids
+from refusal.batching import in_batches
 from refusal.errors import InputError
-from refusal.models import block_input, decoder_layers, input_device, removing, residual_width
+from refusal.models import (
+    block_input,
+    decoder_layers,
+    end_logits,
+    input_device,
+    removing,
+    residual_width,
+)
 
-# Padding is masked, so any token does; 0 is in every vocabulary.
-_PAD_ID = 0
 _INDEX_COLUMNS = ["row", "id", "label", "kind", "split", "refusal_metric"]
 
 
@@ -137,16 +142,8 @@ def _logits_in_batches(
 
 def _last_logits(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor | None:
     """Logits [rows, vocabulary] of one batch at the last position; None if a hook stopped it."""
-    input_ids, attention_mask = left_pad(sequences, _PAD_ID, input_device(model))
     with suppress(_Stop):
-        output = model(
-            input_ids=input_ids,
-            attention_mask=attention_mask,
-            position_ids=position_ids(attention_mask),
-            use_cache=False,
-            logits_to_keep=1,
-        )
-        return output.logits[:, -1]
+        return end_logits(model, sequences)[:, -1]
     return None
 
 

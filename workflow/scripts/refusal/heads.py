@@ -20,14 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from refusal.batching import in_batches, left_pad, position_ids
+from refusal.batching import in_batches
 from refusal.errors import InputError
 from refusal.models import (
     architecture_name,
     block_input,
     decoder_layers,
+    end_logits,
     first_tensor,
-    input_device,
     refusal_metric,
     removing,
     run_random_tokens,
@@ -42,8 +42,6 @@ FloatArray = NDArray[np.float64]
 
 # Regions of a suffixed chat prompt, in order.
 REGIONS = ("template before", "instruction", "suffix", "template after")
-# Padding is masked, so any token does; 0 is in every vocabulary.
-_PAD_ID = 0
 _NO_REGION = -1
 # Relative error up to which a post-norm counts as an elementwise factor.
 _FACTOR_TOLERANCE = 1e-4
@@ -217,7 +215,7 @@ def read_token(
             tables.rows = batch
             if regions is not None:
                 one_hot[:] = [_one_hot([regions[row] for row in batch])]
-            return _forward(model, [sequences[row] for row in batch])
+            return end_logits(model, [sequences[row] for row in batch])[:, -1]
 
         lengths = [len(row) for row in sequences]
         for _, logits in in_batches(run, lengths, max_tokens, what="attention heads"):
@@ -234,18 +232,6 @@ def read_token(
         else torch.cat([read["attention", layer] for layer in layers], dim=1),
         refusal=read.get("refusal"),
     )
-
-
-def _forward(model: PreTrainedModel, sequences: Sequence[Sequence[int]]) -> Tensor:
-    """Logits [rows, vocabulary] at the last position of one batch."""
-    input_ids, attention_mask = left_pad(sequences, _PAD_ID, input_device(model))
-    return model(
-        input_ids=input_ids,
-        attention_mask=attention_mask,
-        position_ids=position_ids(attention_mask),
-        use_cache=False,
-        logits_to_keep=1,
-    ).logits[:, -1]
 
 
 def _state_hooks(

@@ -16,10 +16,10 @@ import torch
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from refusal.batching import in_batches, left_pad, position_ids
+from refusal.batching import in_batches
 from refusal.errors import InputError
 from refusal.generations import completions_table, generate
-from refusal.models import clear_errors, input_device
+from refusal.models import clear_errors, end_logits
 
 RATINGS = ("1", "2", "3", "4", "5")
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -68,15 +68,7 @@ class JudgeModel:
     @torch.no_grad()
     def _next_token(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """Probabilities of the next token [rows, vocabulary], float64, on the CPU."""
-        pad = self.tokenizer.pad_token_id
-        input_ids, mask = left_pad(sequences, pad, input_device(self.model))
-        logits = self.model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        logits = end_logits(self.model, sequences)[:, -1]
         return logits.double().softmax(-1).cpu()
 
 

@@ -23,6 +23,7 @@ from transformers import (
 )
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
+from refusal.batching import left_pad, position_ids
 from refusal.errors import InputError
 from refusal.hub import HUB_ID, hub_reason
 from refusal.qwen1 import is_qwen1
@@ -405,6 +406,27 @@ def post_instruction_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
             "Remedy: use a template that adds tokens when add_generation_prompt is true."
         )
     return common
+
+
+# --- logits -----------------------------------------------------------------------------------
+
+
+def end_logits(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]], n_positions: int = 1
+) -> Tensor:
+    """Logits [rows, n_positions, vocabulary] after the last tokens of every row of one batch.
+
+    One forward pass; only these positions go through the head. Gradients flow if they are enabled.
+    """
+    # Padding is masked, so any token does; 0 is in every vocabulary.
+    input_ids, attention_mask = left_pad(sequences, 0, input_device(model))
+    return model(
+        input_ids=input_ids,
+        attention_mask=attention_mask,
+        position_ids=position_ids(attention_mask),
+        use_cache=False,
+        logits_to_keep=n_positions,
+    ).logits
 
 
 # --- refusal metric ---------------------------------------------------------------------------

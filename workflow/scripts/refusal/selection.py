@@ -23,14 +23,14 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from refusal.activations import last_position_logits
-from refusal.batching import in_batches, left_pad, position_ids
+from refusal.batching import in_batches
 from refusal.directions import Candidate, Direction
 from refusal.errors import InputError
 from refusal.models import (
     block_input,
     decoder_layers,
+    end_logits,
     first_tensor,
-    input_device,
     refusal_metric,
     removing,
     write_modules,
@@ -154,17 +154,9 @@ def steered_logits(
     # A stacked operator takes the memory of as many tokens as it has rows, so those count too.
     cost = max(lengths) + max(operator.rank for operator in operators)
     together = max(1, min(len(operators), max_tokens // cost))
-    device = input_device(model)
 
     def run(rows: list[int]) -> Tensor:
-        input_ids, mask = left_pad([sequences[row] for row in rows], 0, device)
-        return model(
-            input_ids=input_ids,
-            attention_mask=mask,
-            position_ids=position_ids(mask),
-            use_cache=False,
-            logits_to_keep=1,
-        ).logits[:, -1]
+        return end_logits(model, [sequences[row] for row in rows])[:, -1]
 
     for start in range(0, len(operators), together):
         part = slice(start, start + together)

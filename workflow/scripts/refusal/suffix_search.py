@@ -19,12 +19,10 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from refusal.batching import in_batches, left_pad, position_ids
+from refusal.batching import in_batches
 from refusal.errors import InputError
-from refusal.models import input_device, removing
+from refusal.models import end_logits, input_device, removing
 from refusal.suffix import Borders, Suffix
-
-_PAD_ID = 0  # masked, so any token does
 
 
 @dataclass(frozen=True)
@@ -59,18 +57,6 @@ class Problem:
         return len(self.after) + len(self.targets[0]) - 1
 
 
-def _forward(model: PreTrainedModel, sequences: list[list[int]], n_logits: int) -> Tensor:
-    """Logits [rows, n_logits, vocabulary] at the last positions of every row."""
-    input_ids, mask = left_pad(sequences, _PAD_ID, input_device(model))
-    return model(
-        input_ids=input_ids,
-        attention_mask=mask,
-        position_ids=position_ids(mask),
-        use_cache=False,
-        logits_to_keep=n_logits,
-    ).logits
-
-
 def _token_losses(logits: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy per target token, nats: [rows, T, vocabulary], [rows, T] -> [rows, T]."""
     return cross_entropy(logits.float().mT, targets.to(logits.device), reduction="none")
@@ -95,7 +81,7 @@ def candidate_losses(
 
     def run(rows: list[int]) -> Tensor:
         targets = torch.tensor([problem.targets[pairs[row][1]] for row in rows])
-        logits = _forward(model, [sequences[row] for row in rows], targets.shape[1])
+        logits = end_logits(model, [sequences[row] for row in rows], targets.shape[1])
         return _token_losses(logits, targets).double().mean(1).cpu()
 
     lengths = [len(row) for row in sequences]
@@ -130,7 +116,7 @@ def token_gradient(
 
         targets = torch.tensor([problem.targets[prompts[row]] for row in rows])
         with torch.enable_grad(), removing([embedding.register_forward_hook(record)]):
-            logits = _forward(model, [sequences[row] for row in rows], targets.shape[1])
+            logits = end_logits(model, [sequences[row] for row in rows], targets.shape[1])
             loss = _token_losses(logits, targets).mean(1).sum() / len(prompts)
             (gradient,) = torch.autograd.grad(loss, read)
         end = gradient.shape[1] - problem.tokens_to_end
