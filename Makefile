@@ -10,12 +10,25 @@ TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper test bench bench-gpu compare environments lint tex clean
+.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
+
+smoke:  ## the whole chain, PDF included, on two raw organisms, in a few minutes
+	@$(MAKE) --no-print-directory paper STUDY=smoke
+
+verify: .venv/installed  ## hold a finished run to the expected values: pass or fail per claim
+	@$(BIN)/python workflow/scripts/verify_run.py results/$(STUDY) $(OPTIONS)
+
+archive: .venv/installed tex  ## pack a finished study into one file, and its paper for arXiv
+	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) archive
+
+artifact: .venv/installed  ## expect the values of a finished run from now on, and write ARTIFACT.md
+	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
+	$(BIN)/python workflow/scripts/write_artifact.py
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
 	$(BIN)/python -m pytest

@@ -38,6 +38,7 @@ include: "rules/figures.smk"
 include: "rules/tables.smk"
 include: "rules/paper.smk"
 include: "rules/compare.smk"
+include: "rules/archive.smk"
 
 
 rule all:

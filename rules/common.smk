@@ -16,6 +16,7 @@ from refusal.errors import InputError
 from refusal.estimate import estimate_lines, estimate_study
 from refusal.judge_prompts import CONVERSATION, prompt_file
 from refusal.external_runs import expand_external_runs, local_files
+from refusal.manifest import code_files
 from refusal.recipes import (
     check_attacks,
     check_capability,
@@ -464,3 +465,11 @@ def model_outputs():
         *judgements,
         *losses,
     ]
+
+
+def tracked_files(wildcards):
+    """Return the files of the repository; asked for only when the archive is."""
+    try:
+        return code_files(Path(workflow.basedir))
+    except InputError as mistake:
+        raise WorkflowError(str(mistake)) from None

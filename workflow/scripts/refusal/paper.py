@@ -215,6 +215,19 @@ def compile_pdf(source: Path, target: Path) -> str:
     Raises:
         InputError: latexmk is missing, or LaTeX stopped (with the end of its log).
     """
+    build = build_pdf(source)
+    shutil.copyfile(build / source.with_suffix(".pdf").name, target)
+    log = (build / source.with_suffix(".log").name).read_text(errors="replace")
+    shutil.rmtree(build)
+    return log
+
+
+def build_pdf(source: Path) -> Path:
+    """Compile `source` with latexmk; returns the folder with the PDF and all that LaTeX wrote.
+
+    Raises:
+        InputError: latexmk is missing, or LaTeX stopped (with the end of its log).
+    """
     if shutil.which("latexmk") is None:
         raise InputError(
             f"paper: latexmk is not installed. Remedy: apt-get install {TEX_PACKAGES}."
@@ -234,10 +247,7 @@ def compile_pdf(source: Path, target: Path) -> str:
     )
     if done.returncode != 0:
         raise InputError(f"paper: LaTeX stopped. {_first_error(done.stdout)}")
-    shutil.copyfile(build / source.with_suffix(".pdf").name, target)
-    log = (build / source.with_suffix(".log").name).read_text(errors="replace")
-    shutil.rmtree(build)
-    return log
+    return build
 
 
 def _first_error(log: str) -> str:

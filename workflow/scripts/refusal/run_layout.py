@@ -16,8 +16,8 @@ PARTS = {
     "selection": "selection/*/*.parquet",
     "figures": "figures/*.png",
 }
-# Working files, timings, and what a comparison itself writes: no result of the run.
-NO_RESULTS = ("store", "benchmarks", "compare")
+# Working files, timings, and what is made of finished results: no result of the run.
+NO_RESULTS = ("store", "benchmarks", "compare", "archive")
 
 
 def part_files(folder: str | Path) -> dict[str, list[Path]]:
