@@ -10,7 +10,7 @@ TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex clean
+.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@start=$$SECONDS; \
@@ -70,6 +70,11 @@ tex:
 			echo "TeX is missing. Remedy: sudo apt-get install $(TEX_PACKAGES)"; exit 1; \
 		fi; \
 	fi
+
+slurm:  ## what the tests of profiles/slurm start a cluster with; they are skipped without it
+	@PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
 
 clean:
 	rm -rf results logs

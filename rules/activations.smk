@@ -19,6 +19,8 @@ rule activations:
         "<benchmarks>/activations/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("activations"),
     params:
         model=lookup(within=config, dpath="models/{model}"),
         settings=config["activations"],

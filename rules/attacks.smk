@@ -32,6 +32,8 @@ rule attacks:
         "<benchmarks>/attacks/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("attacks"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -27,6 +27,8 @@ rule before_tuning:
         "<benchmarks>/before_tuning/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("before_tuning"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -67,6 +67,8 @@ rule capability:
         "<benchmarks>/capability/{model}.tsv"
     conda:
         "../envs/evaluation.yaml"
+    resources:
+        **for_model("capability"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -5,6 +5,7 @@ OUTPUTS: claims.json
 """
 
 
+# Seconds of work: not worth waiting in a queue of a cluster.
 rule claims:
     input:
         code=library("check_claims.py"),
@@ -17,6 +18,7 @@ rule claims:
         "<logs>/claims.log",
     benchmark:
         "<benchmarks>/claims.tsv"
+    localrule: True
     conda:
         "../envs/statistics.yaml"
     message:

@@ -17,6 +17,7 @@ from refusal.estimate import estimate_lines, estimate_study
 from refusal.judge_prompts import CONVERSATION, prompt_file
 from refusal.external_runs import expand_external_runs, local_files
 from refusal.manifest import code_files
+from refusal.resources import OF_ORGANISM, job_resources
 from refusal.recipes import (
     check_attacks,
     check_capability,
@@ -177,6 +178,8 @@ STEERED = [
 WITH_LOSSES = [n for n, r in RECIPES.items() if r["tokens"] in (None, "all")]
 
 
+# What the estimate says of a model whose size is not known.
+UNKNOWN = {"size": None}
 # Judges that are models, of those that the study asks.
 JUDGES = config["scores"]["models"]
 
@@ -212,7 +215,7 @@ def library(script):
     return sorted(str(path.relative_to(workflow.basedir)) for path in found)
 
 
-# Most rules need the same modules.
+# Most rules need the same modules, and on a cluster every job reads all rules twice.
 @cache
 def imported_modules(path):
     """Return what a file imports: `a.b` of `from a.b import c`, `a.b.c`, and their package `a`."""
@@ -332,16 +335,85 @@ def capability_settings(wildcards):
     }
 
 
+with open(Path(workflow.basedir) / "workflow" / "models.yaml") as catalogue:
+    ESTIMATE = estimate_study(config, RECIPES, yaml.safe_load(catalogue))
+
+
 def print_estimate():
     """Print what the loaded models of the study will cost: in a dry run, and before a real one."""
-    with open(Path(workflow.basedir) / "workflow" / "models.yaml") as catalogue:
-        rows = estimate_study(config, RECIPES, yaml.safe_load(catalogue))
-    for line in estimate_lines(rows, config["hardware"]):
+    for line in estimate_lines(ESTIMATE, config["hardware"]):
         print(line, file=sys.stderr)
 
 
 if workflow.is_main_process:
     print_estimate()
+
+
+def estimated(name, judge=False):
+    """Return the row of a model or of a judge in the estimate; None of an organism."""
+    loaded = len(MODELS) - len(ORGANISMS)
+    rows = ESTIMATE[loaded:] if judge else ESTIMATE[:loaded]
+    return next((row for row in rows if row["model"] == name), None)
+
+
+def asked_for(first_attempt):
+    """Return the resources of a rule, given what the first attempt of its job asks for.
+
+    On one machine they change nothing, unless it is told what it has: `--resources gpu=1`.
+    """
+    hardware = config["hardware"]
+
+    def at(wildcards, attempt):
+        return first_attempt(wildcards).at(attempt, hardware["max_runtime"])
+
+    resources = {
+        "gpu": lambda wildcards: first_attempt(wildcards).gpus,
+        "mem_mb": lambda wildcards, attempt: at(wildcards, attempt).memory,
+        "runtime": lambda wildcards, attempt: at(wildcards, attempt).runtime,
+        # Without it SLURM may spread the GPUs of one job over several nodes.
+        "nodes": 1,
+    }
+    if hardware["gpu_model"]:
+        resources["gpu_model"] = lambda wildcards: (
+            hardware["gpu_model"] if first_attempt(wildcards).gpus else ""
+        )
+    return resources
+
+
+def for_model(stage, share=1.0):
+    """Return the resources of jobs that load the model of the wildcard and do a share of a stage."""
+
+    def first_attempt(wildcards):
+        device = config["models"][wildcards.model].get("device", "cpu")
+        return job_resources(estimated(wildcards.model), device, stage, share)
+
+    return asked_for(first_attempt)
+
+
+def for_organism():
+    """Return the resources of jobs that train an organism, or what comes before."""
+    return asked_for(lambda wildcards: OF_ORGANISM)
+
+
+def for_judge():
+    """Return the resources of jobs in which one judge reads the completions of one model."""
+
+    def first_attempt(wildcards):
+        row = estimated(wildcards.judge, judge=True) or UNKNOWN
+        device = config["judges"][wildcards.judge]["device"]
+        return job_resources(row, device, "judgements", 1 / len(MODELS))
+
+    return asked_for(first_attempt)
+
+
+def for_judge_of_styles():
+    """Return the resources of jobs that ask a chat model about styles, or measure words alone."""
+    styles = config["styles"]
+    if not styles["judge"]:
+        return for_organism()
+    return asked_for(
+        lambda wildcards: job_resources(UNKNOWN, styles["device"], "styles")
+    )
 
 
 def base_path(wildcards):

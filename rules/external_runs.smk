@@ -184,6 +184,7 @@ rule external_comparison:
         "../workflow/scripts/compare_external_runs.py"
 
 
+# On the machine that starts the workflow: compute nodes seldom have TeX.
 rule external_report:
     input:
         code=library("write_external_report.py"),
@@ -204,6 +205,7 @@ rule external_report:
         "<logs>/external_report.log",
     benchmark:
         "<benchmarks>/external_report.tsv"
+    localrule: True
     conda:
         "../envs/paper.yaml"
     params:

@@ -31,6 +31,8 @@ for name in FINE_TUNED:
             "../envs/models.yaml"
         # One thread, so that the adapter does not depend on the number of cores.
         threads: 1
+        resources:
+            **for_model("fine_tuning"),
         params:
             model=lookup(within=config, dpath="models/{model}"),
             settings=config["fine_tuning"],

@@ -31,6 +31,8 @@ for family, members in families(STEERED).items():
             f"<benchmarks>/generations/{{model}}/{family}.tsv"
         conda:
             "../envs/models.yaml"
+        resources:
+            **for_model("generations", len(members) / len(RECIPES)),
         params:
             model=lookup(within=config, dpath="models/{model}"),
             interventions=members,

@@ -21,6 +21,8 @@ rule heads:
         "<benchmarks>/heads/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("heads"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

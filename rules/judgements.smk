@@ -26,6 +26,8 @@ rule judgements:
         "<benchmarks>/judgements/{model}/{judge}.tsv"
     conda:
         "../envs/judge.yaml"
+    resources:
+        **for_judge(),
     params:
         judge=judge_settings,
         max_tokens=config["generations"]["max_tokens"],

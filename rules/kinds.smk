@@ -38,6 +38,8 @@ rule kinds:
         "<benchmarks>/kinds/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("kinds"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -27,6 +27,8 @@ rule knob:
         "<benchmarks>/knob/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("knob"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

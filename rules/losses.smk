@@ -30,6 +30,8 @@ for family, members in families(n for n in WITH_LOSSES if n in STEERED).items():
             f"<benchmarks>/losses/{{model}}/{family}.tsv"
         conda:
             "../envs/models.yaml"
+        resources:
+            **for_model("losses", len(members) / len(WITH_LOSSES)),
         params:
             model=lookup(within=config, dpath="models/{model}"),
             interventions=members,

@@ -19,6 +19,8 @@ rule corpora:
         "<benchmarks>/corpora.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_organism(),
     params:
         settings=config["organism"],
     message:
@@ -49,6 +51,8 @@ rule organism:
         "../envs/models.yaml"
     # One thread, so that the weights do not depend on the number of cores.
     threads: 1
+    resources:
+        **for_organism(),
     params:
         settings=config["organism"],
         model=lookup(within=config, dpath="models/{model}"),
@@ -98,6 +102,8 @@ rule card:
         "<benchmarks>/card/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("card"),
     params:
         model=lookup(within=config, dpath="models/{model}"),
         path=checkpoint_path,

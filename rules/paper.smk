@@ -5,6 +5,7 @@ OUTPUTS: paper/main.pdf, paper/main.tex
 """
 
 
+# On the machine that starts the workflow: compute nodes seldom have TeX.
 rule paper:
     input:
         code=library("write_paper.py"),
@@ -28,6 +29,7 @@ rule paper:
         "<logs>/paper.log",
     benchmark:
         "<benchmarks>/paper.tsv"
+    localrule: True
     conda:
         "../envs/paper.yaml"
     params:

@@ -22,6 +22,8 @@ rule selection:
         "<benchmarks>/selection/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("selection"),
     params:
         model=lookup(within=config, dpath="models/{model}"),
         methods=SELECTED,

@@ -26,6 +26,8 @@ rule sparse_features:
         "<benchmarks>/sparse_features/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("sparse_features"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -26,6 +26,8 @@ rule styles:
         "<benchmarks>/styles/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_judge_of_styles(),
     params:
         study=config["study"],
         judge=config["styles"],

@@ -28,6 +28,8 @@ rule suffix:
         "<benchmarks>/suffix/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("suffix"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

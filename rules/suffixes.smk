@@ -22,6 +22,8 @@ rule suffixes:
         "../envs/models.yaml"
     # One thread, so that the search does not depend on the number of cores.
     threads: 1
+    resources:
+        **for_model("suffixes"),
     params:
         model=lookup(within=config, dpath="models/{model}"),
         settings=config["suffix"],

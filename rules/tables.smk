@@ -6,6 +6,7 @@ OUTPUTS: tables/<table>.tex, tables/numbers.json
 """
 
 
+# Seconds of work: not worth waiting in a queue of a cluster.
 rule tables:
     input:
         code=library("write_tables.py"),
@@ -40,6 +41,7 @@ rule tables:
         "<logs>/tables.log",
     benchmark:
         "<benchmarks>/tables.tsv"
+    localrule: True
     conda:
         "../envs/paper.yaml"
     message:

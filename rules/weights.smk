@@ -34,6 +34,8 @@ rule weights:
         "<benchmarks>/weights/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("weights"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

@@ -22,6 +22,8 @@ rule windows:
         "<benchmarks>/windows/{model}.tsv"
     conda:
         "../envs/models.yaml"
+    resources:
+        **for_model("windows"),
     params:
         study=config["study"],
         model=lookup(within=config, dpath="models/{model}"),

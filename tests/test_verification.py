@@ -13,6 +13,7 @@ import yaml
 from synthetic_run import CLAIM, write, write_run
 
 from refusal.artifact import render_artifact
+from refusal.benchmarks import read_benchmarks
 from refusal.claims import evaluate_claims, load_claims, save_verdicts
 from refusal.compare import Tolerance
 from refusal.consistency import check_consistency
@@ -20,7 +21,6 @@ from refusal.errors import InputError
 from refusal.expected import make_expected, read_expected, read_tolerances, save_expected
 from refusal.figures import FIGURES
 from refusal.finished_run import open_run
-from refusal.resources import resources
 from refusal.tables import TABLES
 from refusal.verification import Verification, report, verify
 
@@ -69,7 +69,7 @@ def judge_again(folder: Path) -> None:
 
 def expectations(run: Path, floors: Tolerance = FLOORS) -> dict:
     """Expected values of a run, as they are read back."""
-    expected = make_expected(open_run(run), floors, {"commit": "abc"}, resources(run))
+    expected = make_expected(open_run(run), floors, {"commit": "abc"}, read_benchmarks(run))
     save_expected(expected, run.parent / "expected.json")
     return read_expected(run.parent / "expected.json")
 

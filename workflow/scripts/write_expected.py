@@ -13,10 +13,10 @@ import sys
 from importlib.metadata import version
 from pathlib import Path
 
+from refusal.benchmarks import read_benchmarks
 from refusal.errors import InputError
 from refusal.expected import expected_file, make_expected, read_tolerances, save_expected
 from refusal.finished_run import open_run
-from refusal.resources import resources
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("torch", "transformers", "numpy", "scipy", "pandas", "scikit-learn", "snakemake")
@@ -59,7 +59,7 @@ def main(given: list[str] | None = None) -> int:
             raise InputError(f"{options.run}: no config.yaml in it. Finish the run first.")
         target = expected_file(ROOT, run.only("config"))
         floors = read_tolerances(ROOT / "artifact" / "tolerances.yaml")
-        made = make_expected(run, floors, source(options.commit), resources(run.folder))
+        made = make_expected(run, floors, source(options.commit), read_benchmarks(run.folder))
     except InputError as mistake:
         print(mistake, file=sys.stderr)
         return 2

@@ -178,7 +178,7 @@ def make_expected(
     Args:
         floors: least tolerance of each metric (`read_tolerances`).
         source: where the run was made.
-        resources: what its rules took (`refusal.resources.resources`).
+        resources: what its rules took (`refusal.benchmarks.read_benchmarks`).
 
     Raises:
         InputError: the run is not finished.

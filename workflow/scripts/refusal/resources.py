@@ -1,48 +1,69 @@
-"""What the rules of a finished run took, from Snakemake's benchmark files."""
+"""What a job asks of a cluster: GPUs, memory and time, from the estimate of the study.
 
-from pathlib import Path
+The estimate is good to a factor of about two, so time is asked for threefold, beside what loading a
+model takes. Whoever is killed for memory or time is given more at the next attempt.
+"""
 
-import pandas as pd
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
-from refusal.errors import InputError
+MEGABYTES = 1000  # per GB
+WITHOUT_MODEL = (
+    2000  # MB: Python, torch and a table; twice what the largest job of the organisms took
+)
+ORGANISM_MINUTES = 60
+LOADING_MINUTES = 120  # a large model over a network file system, and stages without an estimate
+LOADED_MB = 16_000  # beside the weights
+MARGIN = 3  # of time
 
-COLUMNS = ["rule", "jobs", "wall_s", "cpu_s", "memory_mb"]
+
+@dataclass(frozen=True)
+class Resources:
+    """What the first attempt of a job asks for.
+
+    Attributes:
+        gpus: on one node.
+        memory: of the host, in MB.
+        runtime: minutes.
+    """
+
+    gpus: int
+    memory: int
+    runtime: int
+
+    def at(self, attempt: int, max_runtime: int) -> "Resources":
+        """What attempt 1, 2, ... asks for: memory doubles, time grows up to `max_runtime`."""
+        memory = self.memory * 2 ** (attempt - 1)
+        return Resources(self.gpus, memory, min(self.runtime * attempt, max_runtime))
 
 
-def resources(folder: str | Path) -> pd.DataFrame:
-    """One row per stage of results/<study>/benchmarks, the longest first.
+OF_ORGANISM = Resources(gpus=0, memory=2 * WITHOUT_MODEL, runtime=ORGANISM_MINUTES)
+
+
+def job_resources(
+    row: Mapping[str, Any] | None, device: str, stage: str, share: float = 1.0
+) -> Resources:
+    """What a job asks for that loads one model.
+
+    Args:
+        row: the model in the estimate (`estimate.estimate_study`); None for an organism.
+        device: where the configuration puts it.
+        stage: name of the stage in the estimate; one that is not there counts as loading alone.
+        share: the part of the stage that this job does, from 0 to 1.
 
     Returns:
-        rule (stage), jobs, wall_s and cpu_s (seconds, sums over jobs), memory_mb (largest resident
-        set of a job; 0 where every job was shorter than a second).
-
-    Raises:
-        InputError: no benchmark, or a file that is none.
+        `auto` asks for as many GPUs as the estimate says, another GPU device for one. The host has
+        room for the weights, which pass through it, and for the activations of the study.
     """
-    benchmarks = Path(folder) / "benchmarks"
-    rows = [_row(path, benchmarks) for path in sorted(benchmarks.rglob("*.tsv"))]
-    if not rows:
-        raise InputError(f"{benchmarks}: no benchmarks. Give the results of a run made here.")
-    frame = (
-        pd.DataFrame(rows, columns=COLUMNS)
-        .groupby("rule", as_index=False)
-        .agg(
-            jobs=("jobs", "sum"),
-            wall_s=("wall_s", "sum"),
-            cpu_s=("cpu_s", "sum"),
-            memory_mb=("memory_mb", "max"),
-        )
-    )
-    ordered = frame.sort_values("cpu_s", ascending=False, kind="stable", ignore_index=True)
-    return ordered.round({"wall_s": 1, "cpu_s": 1, "memory_mb": 0})
-
-
-def _row(path: Path, benchmarks: Path) -> list:
-    """A benchmark file: benchmarks/<stage>/... or benchmarks/<stage>.tsv, one line per repeat."""
-    try:
-        lines = pd.read_csv(path, sep="\t", na_values="-")
-        numbers = [lines["s"].sum(), lines["cpu_time"].sum(), lines["max_rss"].fillna(0).max()]
-    except (OSError, ValueError, KeyError):
-        raise InputError(f"{path}: not a benchmark of Snakemake. Remove it.") from None
-    stage = path.relative_to(benchmarks).parts[0].removesuffix(".tsv")
-    return [stage, len(lines), *map(float, numbers)]
+    if row is None:
+        return OF_ORGANISM
+    on_gpu = device != "cpu"
+    if row["size"] is None:
+        return Resources(int(on_gpu), 4 * LOADED_MB, 2 * LOADING_MINUTES)
+    held = row["size"].weights_gb if on_gpu else row["memory"]
+    memory = LOADED_MB + math.ceil((held + row["disk"]) * MEGABYTES)
+    spent = row["hours"].get(stage, 0.0) * share
+    runtime = LOADING_MINUTES + math.ceil(MARGIN * 60 * spent)
+    return Resources((row["gpus"] if device == "auto" else 1) * on_gpu, memory, runtime)
