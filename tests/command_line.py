@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+SMOKE_STUDY = "studies/smoke.yaml"
 
 
 def clone(target: Path) -> Path:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from command_line import SMOKE_STUDY, clone, snakemake
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
@@ -133,3 +134,20 @@ def save_tiny_checkpoint(path: Path, architecture: str = "llama") -> Path:
 def architecture(request) -> str:
     """Runs a test once for every architecture."""
     return request.param
+
+
+@pytest.fixture(scope="session")
+def smoke_folder(tmp_path_factory) -> Path:
+    """A copy of the repository as a fresh clone would have it, in which the smoke study is run."""
+    return clone(tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="session")
+def smoke_run(smoke_folder) -> Path:
+    """The copy after the smoke study ran uninterrupted on this machine: what others are held to.
+
+    Tests of the workflow change things in it afterwards; they are the last that run.
+    """
+    done = snakemake(smoke_folder, study=SMOKE_STUDY)
+    assert done.returncode == 0, done.stdout[-6000:]
+    return smoke_folder

@@ -10,7 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
-from command_line import ROOT, clone
+from command_line import ROOT
+from command_line import SMOKE_STUDY as STUDY
 from command_line import snakemake as run_snakemake
 from conftest import save_tiny_checkpoint
 from hub_server import COMMITS, serving
@@ -22,7 +23,6 @@ from refusal.tables import TABLES
 from tables_of_study import read_experiments
 
 RESULTS = Path("results/smoke")
-STUDY = "studies/smoke.yaml"
 EXPERIMENTS = ["weights", "capability", "suffix", "attacks", "before_tuning", "windows", "heads"]
 EXPERIMENTS += ["kinds", "knob", "styles", "sparse_features"]
 # What runs a model, or trains one.
@@ -43,17 +43,15 @@ def planned(folder: Path, *arguments: str, study: str = STUDY) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(smoke_folder) -> Path:
     """A copy of the repository as a fresh clone would have it."""
-    return clone(tmp_path_factory.mktemp("clone"))
+    return smoke_folder
 
 
 @pytest.fixture(scope="module")
-def finished(folder) -> Path:
+def finished(smoke_run) -> Path:
     """The copy after the smoke study has run."""
-    done = snakemake(folder)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return folder
+    return smoke_run
 
 
 def overlay(folder: Path, name: str, **sections) -> str:
