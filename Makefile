@@ -10,7 +10,7 @@ TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
+.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@start=$$SECONDS; \
@@ -45,6 +45,9 @@ bench-gpu: .venv/installed  ## the same ratios on a GPU, at real sizes; says so 
 
 environments: .venv/installed  ## write envs/ again, after an import, a rule or a version changed
 	$(BIN)/python workflow/scripts/write_environments.py
+
+docs: .venv/installed  ## write docs/reference/ again, after the schema or a docstring changed
+	$(BIN)/python workflow/scripts/write_reference.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
