@@ -68,13 +68,13 @@ def schema_keys(
     `$ref` is followed within `root`.
     """
     entry = _resolved(root, entry)
-    yield name, entry, required
+    items = _resolved(root, entry.get("items", {}))
+    yield name, {**entry, "items": items}, required
     for key, below in entry.get("properties", {}).items():
         needed = key in entry.get("required", [])
         yield from schema_keys(root, f"{name}.{key}", below, needed)
     if isinstance(entry.get("additionalProperties"), Mapping):
         yield from schema_keys(root, f"{name}.<name>", entry["additionalProperties"])
-    items = _resolved(root, entry.get("items", {}))
     if items.get("properties"):
         yield from schema_keys(root, f"{name}[]", items)
 
@@ -113,8 +113,8 @@ def _type(entry: Schema) -> str:
         return " or ".join(dict.fromkeys(_type(choice) for choice in choices))
     types = entry.get("type", "")
     text = " or ".join(types) if isinstance(types, list) else types
-    if "array" in types and "items" in entry and _type(entry["items"]):
-        text = text.replace("array", f"array of {_type(entry['items'])}")
+    if "array" in types and (item := _type(entry.get("items", {}))):
+        text = text.replace("array", f"array of {item}")
     bounds = {"minimum": "at least", "exclusiveMinimum": "above"}
     bounds |= {"maximum": "at most", "exclusiveMaximum": "below"}
     told = [f"{words} {entry[bound]}" for bound, words in bounds.items() if bound in entry]
