@@ -4,8 +4,7 @@ PYTHON ?= python3
 CORES ?= all
 STUDY ?= organisms
 BIN := .venv/bin
-TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
-	texlive-fonts-recommended texlive-science latexmk lmodern cm-super-minimal poppler-utils
+TEX_PACKAGES := $(shell cat envs/tex.txt)
 
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
