@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-
+from refusal.chat_templates import render_chat
 from refusal.errors import InputError
 
 CONVERSATION = "conversation"
@@ -75,13 +74,11 @@ def render(tokenizer, template: str | None, chat: bool, request: str, response: 
     else:
         messages = [_message("user", fill(template, request, response))]
     try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:
-        reason = " ".join(str(error).split())
+        return render_chat(tokenizer, messages)
+    except InputError as mistake:
         raise InputError(
-            f"judges: the chat template of {tokenizer.name_or_path} does not take the prompt "
-            f"({reason}). Remedy: give `prompt` a text instead of `{CONVERSATION}`."
-        ) from error
+            f"judges: {mistake} Or give `prompt` a text instead of `{CONVERSATION}`."
+        ) from mistake
 
 
 def _message(role: str, content: str) -> Mapping[str, str]:
