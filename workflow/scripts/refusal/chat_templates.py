@@ -20,8 +20,12 @@ class _TooLong(Exception):
     """A template did not end in time."""
 
 
-def render_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
+def render_chat(
+    tokenizer, messages: Sequence[Mapping[str, str]], remedy: str = "take another checkpoint"
+) -> str:
     """Messages in the chat template of a tokenizer, up to where the answer begins.
+
+    `remedy` ends the message of an error.
 
     Raises:
         InputError: the template does not take the messages, asks for what the sandbox forbids, or
@@ -36,7 +40,7 @@ def render_chat(tokenizer, messages: Sequence[Mapping[str, str]]) -> str:
         reason = str(error)[:200] or type(error).__name__
         raise InputError(
             f"{tokenizer.name_or_path}: its chat template does not take the prompt ({reason}). "
-            "Remedy: mend chat_template.jinja of the checkpoint, or take another one."
+            f"Remedy: {remedy}."
         ) from error
 
 

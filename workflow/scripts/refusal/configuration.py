@@ -48,6 +48,7 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     _check_judges(config["judges"], config["scores"]["models"])
     if config["experiments"]["styles"] and config["styles"]["judge"]:
         _check_hub_id("config: styles.judge", config["styles"]["judge"])
+    _check_autoencoder(config["sparse_features"]["autoencoder"])
     return config
 
 
@@ -206,6 +207,15 @@ def _check_prompt_source(prompts: Mapping, experiments: Mapping) -> None:
         raise InputError(
             f"config: prompts.source: no file {source}; give an existing CSV, JSON-lines or "
             "parquet file, `arditi2024` or `grammar`."
+        )
+
+
+def _check_autoencoder(path: str | None) -> None:
+    """A published autoencoder has to exist before anything runs."""
+    if path is not None and not Path(path).expanduser().is_file():
+        raise InputError(
+            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or null "
+            "to train one."
         )
 
 

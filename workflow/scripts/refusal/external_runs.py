@@ -44,6 +44,7 @@ PINNED = {
     "repository": re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*"),
     "commit": re.compile(r"[0-9a-f]{40}"),
     "url": re.compile(r"https?://\S+"),
+    "key": re.compile(r"[\w:.-]+"),
 }
 # Folders of results/<study>/external_runs/ that belong to no run.
 RESERVED = ("recipes", "statistics")
@@ -165,7 +166,7 @@ def read_pins(path: Path | str, key: str = "pins") -> dict[str, Any]:
             "paper/published/runs2024.yaml."
         )
     for name, form in PINNED.items():
-        if not isinstance(table[name], str) or not form.fullmatch(table[name]):
+        if name in table and not form.fullmatch(str(table[name])):
             raise InputError(
                 f"{key}: {path}: {name} is {table[name]!r}, which is none. Remedy: write it like "
                 "paper/published/runs2024.yaml."

@@ -73,12 +73,7 @@ def render(tokenizer, template: str | None, chat: bool, request: str, response: 
         messages = [_message("user", request), _message("assistant", response)]
     else:
         messages = [_message("user", fill(template, request, response))]
-    try:
-        return render_chat(tokenizer, messages)
-    except InputError as mistake:
-        raise InputError(
-            f"judges: {mistake} Or give `prompt` a text instead of `{CONVERSATION}`."
-        ) from mistake
+    return render_chat(tokenizer, messages, f"give `prompt` a text instead of `{CONVERSATION}`")
 
 
 def _message(role: str, content: str) -> Mapping[str, str]:
