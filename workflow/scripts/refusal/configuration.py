@@ -214,8 +214,8 @@ def _check_autoencoder(path: str | None) -> None:
     """A published autoencoder has to exist before anything runs."""
     if path is not None and not Path(path).expanduser().is_file():
         raise InputError(
-            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or null "
-            "to train one."
+            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or "
+            "null to train one."
         )
 
 
