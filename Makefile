@@ -14,6 +14,7 @@ OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).y
 .PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
+	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
