@@ -151,12 +151,15 @@ def test_a_make_command_has_its_targets(folder, command):
 
 
 @pytest.mark.parametrize("command", of_program(".venv/bin/python", can_run=True))
-def test_a_script_takes_its_options(command):
-    """What the scripts do is tested by their own tests."""
+def test_a_script_takes_its_options(folder, command):
+    """What scripts with options do is tested by their own tests; those without are run."""
     script, *arguments = words_of(command)[1:]
     assert Path(script).parent == Path("workflow/scripts")
     module = import_module(Path(script).stem)
-    module.arguments().parse_args(arguments)
+    if hasattr(module, "arguments"):
+        module.arguments().parse_args(arguments)
+    else:
+        run(folder, [sys.executable, script, *arguments])
 
 
 @pytest.mark.parametrize("command", of_program(".venv/bin/snakemake", can_run=False))
@@ -203,7 +206,7 @@ FOLDERS = (
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_named_files_exist(path, smoke_run):
     """In the repository, in the library, or among the results of a run."""
-    where = (ROOT, ROOT / "workflow/scripts", ROOT / "workflow/scripts/refusal")
+    where = (ROOT, ROOT / "tests", ROOT / "workflow/scripts", ROOT / "workflow/scripts/refusal")
     where += (smoke_run, smoke_run / "results/smoke")
     for text in re.findall(r"`([^`\n]+)`", prose(path)):
         text = text.replace("results/organisms", "results/smoke")
