@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 from command_line import ROOT
+
 from refusal.imports import imported_files, needed_modules
 
 SCRIPTS = ROOT / "workflow/scripts"

@@ -25,7 +25,7 @@ def needed_modules(folder: Path, script: str) -> list[Path]:
 
 @cache
 def imported_files(folder: Path, path: Path) -> frozenset[Path]:
-    """Return the files in `folder` that one file imports, with those of the packages around them."""
+    """Return the files in `folder` that one file imports, those of packages around them too."""
     modules = set()
     for module, in_brackets, on_the_line in IMPORT.findall(path.read_text()):
         names = re.findall(r"\w+", in_brackets or on_the_line.partition("#")[0])
