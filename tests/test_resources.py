@@ -92,6 +92,21 @@ def test_the_table_of_the_documentation_is_what_jobs_ask_for():
         ], model
 
 
+def test_the_hours_of_stages_in_one_job_are_those_of_the_documentation():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    stages = [rule for rule, group in profile["groups"].items() if group == "interventions"]
+    assert stages == ["organism", "card", "activations", "directions", "selection", "interventions"]
+    # Those two load no model and ask for what the profile says.
+    loading = set(stages) - {"organism", "directions", "interventions"}
+    assert profile["default-resources"]["runtime"] == "60 * attempt"
+    found, _ = estimated("arditi2024")
+    text = (ROOT / "docs/cluster.md").read_text()
+    told = re.search(r"\(([\d.]+) hours for `(.+?)`, ([\d.]+) for `(.+?)`\)", text).groups()
+    for given, model in (told[:2], told[2:]):
+        runtimes = [job_resources(found[model], "auto", stage).runtime for stage in loading]
+        assert given == hours(sum(runtimes) + 2 * 60), model
+
+
 # --- the rules ---
 
 # Appended to the Snakefile: what jobs of one model and judge would ask for at an attempt.

@@ -1,20 +1,19 @@
-"""profiles/slurm on a real SLURM of one node: a study to its PDF, and what goes wrong there."""
+"""profiles/slurm on a real SLURM of one node: the smoke study to its PDF, and what goes wrong."""
 
-import re
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
-from command_line import ROOT, clone
+from command_line import ROOT, SMOKE_STUDY, assert_same_results, clone
 from slurm_cluster import ask, running_slurm, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
+RESULTS = Path("results/smoke")
 # Polling as often as the profile says would make a test of seconds one of minutes; no network file
 # system is waited for.
 QUICK = ["--profile", "profiles/slurm", "--latency-wait", "5"]
@@ -23,8 +22,15 @@ QUICK += ["--slurm-init-seconds-before-status-checks", "2"]
 FAILING = """\
 rule all:
     input: "hungry", "late", "plain", "graphics"
+rule before:
+    output: "before"
+    group: "pair"
+    resources: mem_mb=100
+    shell: "echo run >> attempts_before; touch {output}"
 rule hungry:
+    input: "before"
     output: "hungry"
+    group: "pair"
     resources: mem_mb=lambda wildcards, attempt: 300 * 4 ** (attempt - 1)
     shell: "echo {resources.mem_mb} >> attempts_hungry; "
         "python -c 'import time; held = bytearray(450_000_000); time.sleep(8)'; touch {output}"
@@ -106,52 +112,21 @@ def wait_until(condition, seconds: int = 120) -> None:
         time.sleep(0.5)
 
 
-def one_organism() -> dict:
-    """The smoke study with one organism, the main interventions and no experiments."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    kept = {"none", "dim_ablation", "dim_addition", "inlp_projection", "inlp_flipping"}
-    kept |= {"random_ablation", "random_addition"}
-    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
-    study |= {"study": "sliced", "experiments": dict.fromkeys(config["experiments"], False)}
-    study["models"]["gemma2-0"] = None
-    given = study["interventions"]
-    study["interventions"] = {
-        name: given.get(name, {}) if name in kept else None for name in config["interventions"]
-    }
-    study["statistics"] |= {"comparisons": [["dim_ablation", "random_ablation-draw*"]]}
-    return study
-
-
-def test_a_study_runs_through_slurm_to_its_pdf_as_on_one_machine(cluster, tmp_path):
-    here, there = (clone(tmp_path / name) for name in ("local", "slurm"))
-    for copy in (here, there):
-        (copy / "sliced.yaml").write_text(yaml.safe_dump(one_organism(), sort_keys=False))
-    status, printed = snakemake(there, cluster, "--configfile", "sliced.yaml")
+def test_the_smoke_study_through_slurm_makes_what_a_local_run_makes(cluster, smoke_run, tmp_path):
+    folder = clone(tmp_path / "clone")
+    status, printed = snakemake(folder, cluster, "--configfile", SMOKE_STUDY)
     assert status == 0, printed[-6000:]
-    assert (there / "results/sliced/paper/main.pdf").stat().st_size > 10_000
+    assert (folder / RESULTS / "paper/main.pdf").read_bytes().startswith(b"%PDF")
+    assert_same_results(folder / RESULTS, smoke_run / RESULTS)
+    jobs = ask(cluster, "squeue", "-h", "--states=all", "-o", "%k").splitlines()
+    assert "rule_corpora" in jobs
+    # The short stages wait in the queue together, once per model, and once at the end.
+    assert len([job for job in jobs if job.startswith("rule_interventions_activations_")]) == 2
+    assert "rule_statistics_figures_statistics" in jobs
     # What is fetched or typeset stays on the machine that started the workflow.
-    comments = ask(cluster, "squeue", "-h", "--states=all", "-o", "%k")
-    submitted = set(re.findall(r"^rule_(\w+?)(?:_wildcards_.*)?$", comments, re.M))
-    assert {"organism", "activations", "generations_interventions", "figures"} <= submitted
-    assert not submitted & {"config", "paper", "tables", "claims"}
-
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "sliced.yaml"]
-    local = subprocess.run(command, cwd=here, text=True, capture_output=True)
-    assert local.returncode == 0, local.stderr[-6000:]
-    names = result_files(here)
-    assert names == result_files(there)
-    tables = [name for name in names if name.suffix == ".parquet"]
-    assert len(tables) > 10
-    for name in tables:
-        one, other = (pd.read_parquet(copy / "results" / name) for copy in (here, there))
-        pd.testing.assert_frame_equal(one, other, obj=str(name))
-
-
-def result_files(folder: Path) -> set[Path]:
-    """The files that a run made, but for its store of finished completions."""
-    results = folder / "results"
-    names = {file.relative_to(results) for file in results.rglob("*") if file.is_file()}
-    return {name for name in names if "store" not in name.parts}
+    for rule in ("config", "prompts", "paper", "tables", "claims"):
+        assert f"(Rule: {rule})" in printed
+        assert f"rule_{rule}" not in jobs
 
 
 def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cluster, folder):
@@ -160,6 +135,8 @@ def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cl
     assert status == 0, printed[-6000:]
     # Once per attempt: the Snakemake inside a job does not retry under the old limits.
     assert (folder / "attempts_hungry").read_text().split() == ["300", "1200"]
+    # Stages that wait in the queue together are repeated together.
+    assert (folder / "attempts_before").read_text().split() == ["run", "run"]
     assert (folder / "attempts_late").read_text().split() == ["1", "2"]
     assert "TIMEOUT" in printed
     assert (folder / "plain").read_text().split() == ["cpu", "2000", "60"]
