@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
@@ -64,6 +65,22 @@ def cluster(tmp_path_factory):
         yield {**environment, "COLUMNS": "200"}
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The smoke study, started on a cluster of its own: the other tests mostly wait."""
+    folder = clone(tmp_path_factory.mktemp("study") / "clone")
+    printed = folder.with_name("printed.txt")
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        environment |= {"COLUMNS": "200"}
+        with printed.open("w") as file:
+            process = start(folder, environment, "--configfile", SMOKE_STUDY, printed=file)
+        yield SimpleNamespace(
+            folder=folder, environment=environment, process=process, printed=printed
+        )
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """An empty workflow with the profiles of this repository."""
@@ -75,14 +92,16 @@ def folder(tmp_path) -> Path:
     return tmp_path
 
 
-def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
+def start(
+    folder: Path, environment: dict[str, str], *arguments: str, printed=subprocess.PIPE
+) -> subprocess.Popen:
     """Start snakemake as from a shell; it minds Ctrl-C even where this process does not."""
     return subprocess.Popen(
         [sys.executable, "-m", "snakemake", *QUICK, *arguments],
         cwd=folder,
         env=environment,
         text=True,
-        stdout=subprocess.PIPE,
+        stdout=printed,
         stderr=subprocess.STDOUT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -100,6 +119,11 @@ def states(environment: dict[str, str]) -> list[str]:
     return ask(environment, "squeue", "-h", "--states=all", "--sort=-i", "-o", "%T").split()
 
 
+def comments(environment: dict[str, str]) -> list[str]:
+    """What the jobs do that the controller remembers: rule and wildcards."""
+    return ask(environment, "squeue", "-h", "--states=all", "-o", "%k").splitlines()
+
+
 def wait_until(condition, seconds: int = 120) -> None:
     """Wait for something to become true.
 
@@ -112,21 +136,11 @@ def wait_until(condition, seconds: int = 120) -> None:
         time.sleep(0.5)
 
 
-def test_the_smoke_study_through_slurm_makes_what_a_local_run_makes(cluster, smoke_run, tmp_path):
-    folder = clone(tmp_path / "clone")
-    status, printed = snakemake(folder, cluster, "--configfile", SMOKE_STUDY)
-    assert status == 0, printed[-6000:]
-    assert (folder / RESULTS / "paper/main.pdf").read_bytes().startswith(b"%PDF")
-    assert_same_results(folder / RESULTS, smoke_run / RESULTS)
-    jobs = ask(cluster, "squeue", "-h", "--states=all", "-o", "%k").splitlines()
-    assert "rule_corpora" in jobs
-    # The short stages wait in the queue together, once per model, and once at the end.
-    assert jobs.count("rule_directions_activations_card_directions_organism") == 2
-    assert "rule_statistics_figures_statistics" in jobs
-    # What is fetched or typeset stays on the machine that started the workflow.
-    for rule in ("config", "prompts", "paper", "tables", "claims"):
-        assert f"(Rule: {rule})" in printed
-        assert f"rule_{rule}" not in jobs
+def test_the_smoke_study_is_submitted_with_what_waits_in_the_queue_together(study):
+    """It goes on while the tests that follow wait for their own jobs."""
+    wait_until(lambda: "rule_corpora" in comments(study.environment), seconds=180)
+    together = "rule_directions_activations_card_directions_organism"
+    wait_until(lambda: comments(study.environment).count(together) == 2, seconds=180)
 
 
 def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cluster, folder):
@@ -193,6 +207,13 @@ def recovery() -> str:
     )
 
 
+def all_started(environment: dict[str, str]) -> bool:
+    """Let preempted jobs start, which SLURM holds back for two minutes; True when they have."""
+    for job in ask(environment, "squeue", "-h", "--states=PENDING", "-o", "%i").split():
+        subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=environment)
+    return "PENDING" not in states(environment)
+
+
 def test_a_preempted_job_runs_again(cluster, folder):
     (folder / "Snakefile").write_text(WAITING)
     (folder / "seconds").write_text("30")
@@ -205,6 +226,20 @@ def test_a_preempted_job_runs_again(cluster, folder):
     assert subprocess.run(urgent, env=cluster).returncode == 0
     assert "PENDING" in states(cluster)
     (folder / "seconds").write_text("1")
+    wait_until(lambda: all_started(cluster))
     printed, _ = process.communicate(timeout=400)
     assert process.returncode == 0, printed[-3000:]
     assert [(folder / name).read_text() for name in "ab"] == ["whole\n", "whole\n"]
+
+
+def test_the_smoke_study_ends_with_the_files_of_a_run_on_one_machine(study, smoke_run):
+    assert study.process.wait(timeout=1500) == 0, study.printed.read_text()[-6000:]
+    assert (study.folder / RESULTS / "paper/main.pdf").read_bytes().startswith(b"%PDF")
+    assert_same_results(study.folder / RESULTS, smoke_run / RESULTS)
+    jobs = comments(study.environment)
+    assert len(jobs) > 30
+    assert "rule_statistics_figures_statistics" in jobs
+    # What is fetched, typeset or done in a second stays on the machine that started the workflow.
+    for rule in ("config", "prompts", "claims", "tables", "paper"):
+        assert f"(Rule: {rule})" in study.printed.read_text()
+        assert f"rule_{rule}" not in jobs
