@@ -48,7 +48,10 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     _check_judges(config["judges"], config["scores"]["models"])
     if config["experiments"]["styles"] and config["styles"]["judge"]:
         _check_hub_id("config: styles.judge", config["styles"]["judge"])
-    _check_autoencoder(config["sparse_features"]["autoencoder"])
+    autoencoder, image = config["sparse_features"]["autoencoder"], config["container"]
+    _check_file("sparse_features.autoencoder", autoencoder, "a safetensors file, or null")
+    if image and "://" not in image:
+        _check_file("container", image, "an image, docker://owner/name:tag, or null")
     return config
 
 
@@ -210,13 +213,10 @@ def _check_prompt_source(prompts: Mapping, experiments: Mapping) -> None:
         )
 
 
-def _check_autoencoder(path: str | None) -> None:
-    """A published autoencoder has to exist before anything runs."""
+def _check_file(key: str, path: str | None, remedy: str) -> None:
+    """A file that is named has to exist before anything runs."""
     if path is not None and not Path(path).expanduser().is_file():
-        raise InputError(
-            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or "
-            "null to train one."
-        )
+        raise InputError(f"config: {key}: no file {path}; give {remedy}.")
 
 
 def _check_compared_runs(compare: Mapping) -> None:
