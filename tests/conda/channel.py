@@ -22,16 +22,19 @@ VERSION = platform.python_version()
 SHORT = f"{sys.version_info.major}.{sys.version_info.minor}"
 SUBDIR = "linux-64"
 # What an environment does not need of a Python installation.
-LEFT_OUT = ("site-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__", "config-*")
+LEFT_OUT = ("*-packages", "test", "tests", "idlelib", "turtledemo", "__pycache__", "config-*")
 
 
 def python_files(folder: Path) -> None:
     """Copy the running interpreter to `folder`, so that it runs from wherever it is linked to."""
     base, library = Path(sys.base_prefix), folder / "lib" / f"python{SHORT}"
-    ignored = shutil.ignore_patterns(*LEFT_OUT)
+    ignored = shutil.ignore_patterns(*LEFT_OUT, "EXTERNALLY-MANAGED")
     shutil.copytree(base / "lib" / f"python{SHORT}", library, symlinks=True, ignore=ignored)
     (library / "site-packages").mkdir()
     (library / "site-packages" / "README.txt").write_text("Packages of the environment.\n")
+    # Debian's Python looks for packages below local/, in dist-packages: both lead here.
+    (library / "dist-packages").symlink_to("site-packages")
+    (folder / "local").symlink_to(".")
     (folder / "bin").mkdir()
     binary = folder / "bin" / f"python{SHORT}"
     shutil.copy2((base / "bin" / f"python{SHORT}").resolve(), binary)
@@ -45,7 +48,9 @@ def python_files(folder: Path) -> None:
 
 def pip_files(folder: Path) -> str:
     """Unpack the wheel of pip that Python carries; returns its version."""
-    (wheel,) = (Path(ensurepip.__file__).parent / "_bundled").glob("pip-*.whl")
+    # Debian's lies in a folder for the whole system.
+    folders = (Path(ensurepip.__file__).parent / "_bundled", Path("/usr/share/python-wheels"))
+    wheel = next(path for place in folders for path in place.glob("pip-*.whl"))
     packages = folder / "lib" / f"python{SHORT}" / "site-packages"
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(packages)

@@ -1,7 +1,8 @@
-"""The `conda` that Snakemake calls, on py-rattler: real solving, linking and pip.
+"""The `conda` that Snakemake calls: solves and links by py-rattler, installs wheels by uv.
 
-It answers what Snakemake asks of conda and nothing else. Channels are folders in CONDA_CHANNELS, so
-that `conda-forge` is CONDA_CHANNELS/conda-forge.
+It answers what Snakemake asks of conda and nothing else. The folder of the installation is
+CONDA_ROOT, and the channel `conda-forge` is CONDA_ROOT/channels/conda-forge. uv stands for pip, since it links the wheels that it
+unpacked for another environment instead of copying them.
 """
 
 import argparse
@@ -24,7 +25,7 @@ from rattler import (
     solve,
 )
 
-ROOT = Path(os.environ["CONDA_CHANNELS"]).parent
+ROOT = Path(os.environ["CONDA_ROOT"])
 VERSION = "24.7.1"  # the oldest that Snakemake takes
 # `nodefaults` is no channel: it says that those of the installation do not count.
 NO_CHANNEL = "nodefaults"
@@ -62,7 +63,8 @@ def create(file: Path, prefix: Path) -> int:
         return 0
     listed = prefix / "requirements.txt"
     listed.write_text("\n".join(wheels) + "\n")
-    command = [prefix / "bin" / "python", "-m", "pip", "install", "--quiet", "-r", listed]
+    command = [Path(sys.executable).with_name("uv"), "pip", "install", "--quiet"]
+    command += ["--python", prefix / "bin" / "python", "-r", listed]
     return subprocess.run(command).returncode
 
 
