@@ -1,8 +1,8 @@
 """`snakemake --use-conda`, as typed, with nothing but Snakemake beside the environments.
 
 The environments are real: solved and linked from a channel that is built here of the running
-Python, their wheels installed by their own pip. That the public conda-forge has what they ask for
-(Python 3.11 and pip) is not seen, nor the program conda itself.
+Python, their wheels installed by uv. That the public conda-forge has what they ask for (Python 3.11
+and pip) is not seen, nor the program conda itself.
 """
 
 import json
@@ -10,13 +10,12 @@ import os
 import shlex
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import yaml
-from command_line import ROOT, clone
+from command_line import ROOT, SMOKE_STUDY, assert_same_results, clone
 from packaging.utils import canonicalize_name
 from test_published_kinds import mirror  # noqa: F401  (a fixture)
 
@@ -25,68 +24,62 @@ from refusal.environments import pinned_packages, scripts_of_environments
 TOOLS = ROOT / "tests" / "conda"
 RESULTS = Path("results/smoke")
 PROMPTS = RESULTS / "prompts" / "published_kinds.parquet"
-# Of the experiments, only the one with an environment of its own is left in.
-LEFT_OUT = "weights suffix attacks before_tuning windows heads kinds knob styles sparse_features"
 NOT_PINNED = ("pip==", "nvidia-", "cuda-", "triton==")
 PUBLISHED = {"source": "arditi2024", "published_kinds": True}
 # Sourced by Snakemake before every job.
 ACTIVATE = 'export CONDA_PREFIX="$1" PATH="$1/bin:$PATH"\nunset PYTHONPATH PYTHONHOME\n'
+# uv finds local wheels where pip does.
+LINKS = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
+SURROUNDINGS = os.environ | {"UV_FIND_LINKS": LINKS, "COLUMNS": "200"}
 
 
-def uv(*words: str | Path) -> None:
-    """Run the uv that `make` installs beside Python."""
-    links = os.environ.get("UV_FIND_LINKS", os.environ.get("PIP_FIND_LINKS", ""))
+def uv(*words: str | Path) -> str:
+    """Run the uv that `make` installs beside Python; returns what it printed."""
     command = [Path(sys.executable).with_name("uv"), *words]
-    done = subprocess.run(
-        command, env={**os.environ, "UV_FIND_LINKS": links}, text=True, capture_output=True
-    )
-    assert done.returncode == 0, done.stderr
+    done = subprocess.run(command, env=SURROUNDINGS, text=True, capture_output=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Path:
     """A conda installation with a channel `conda-forge` of its own."""
-    if "posix_local" in sysconfig.get_scheme_names():
-        pytest.skip("a copy of Debian's own Python looks elsewhere for packages; take another one")
     folder = tmp_path_factory.mktemp("conda")
     uv("venv", "--quiet", "--python", sys.executable, folder / "tools")
     python = folder / "tools" / "bin" / "python"
     uv("pip", "install", "--quiet", "--python", python, "-r", TOOLS / "requirements.txt")
-    channels = folder / "channels"
-    subprocess.run([python, TOOLS / "channel.py", channels / "conda-forge"], check=True)
+    subprocess.run([python, TOOLS / "channel.py", folder / "channels/conda-forge"], check=True)
     (folder / "bin").mkdir()
     (folder / "bin" / "activate").write_text(ACTIVATE)
     conda = folder / "bin" / "conda"
     words = shlex.join(map(str, (python, TOOLS / "conda.py")))
-    conda.write_text(f'#!/bin/sh\nexport CONDA_CHANNELS={channels}\nexec {words} "$@"\n')
+    conda.write_text(f'#!/bin/sh\nexport CONDA_ROOT={folder}\nexec {words} "$@"\n')
     conda.chmod(0o755)
     return folder
 
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory) -> Path:
-    """The command `snakemake` of an environment that holds Snakemake alone, as pinned."""
+    """The programs of an environment that holds Snakemake alone, as pinned."""
     folder = tmp_path_factory.mktemp("snakemake")
     uv("venv", "--quiet", "--python", sys.executable, folder)
     python, pins = folder / "bin" / "python", ROOT / "requirements.txt"
     uv("pip", "install", "--quiet", "--python", python, "--constraint", pins, "snakemake")
     for package in ("numpy", "pandas", "torch"):
         assert subprocess.run([python, "-c", f"import {package}"], capture_output=True).returncode
-    return folder / "bin" / "snakemake"
+    return folder / "bin"
 
 
 @pytest.fixture(scope="module")
 def run(home, alone, tmp_path_factory):
     """A function that runs Snakemake in a fresh clone (`run.folder`) with conda on the path."""
     folder = clone(tmp_path_factory.mktemp("clone"))
-    # Nothing of the environment of these tests is on the path.
-    surroundings = os.environ | {"PATH": f"{home / 'bin'}:/usr/bin:/bin", "COLUMNS": "200"}
-    surroundings |= {"PIP_NO_COMPILE": "1", "PIP_NO_WARN_SCRIPT_LOCATION": "1"}
+    # Neither the Python of these tests nor its packages are on the path.
+    surroundings = SURROUNDINGS | {"PATH": f"{home / 'bin'}:{alone}:/usr/bin:/bin"}
 
-    def command(*words, study: str) -> subprocess.CompletedProcess:
-        options = ["--cores", "2", "--conda-prefix", str(home / "envs"), "--configfile", study]
+    def command(*words, study: str = SMOKE_STUDY) -> subprocess.CompletedProcess:
         return subprocess.run(
-            [alone, *map(str, words), *options],
+            ["snakemake", "--cores", "all", *map(str, words), "--configfile", study],
             cwd=folder,
             env=surroundings,
             text=True,
@@ -94,14 +87,13 @@ def run(home, alone, tmp_path_factory):
             stderr=subprocess.STDOUT,
         )
 
-    command.folder, command.environments = folder, home / "envs"
+    command.folder = folder
     return command
 
 
 def overlay(folder: Path, name: str, **sections) -> str:
-    """Write the slice of the smoke study with some sections extended; return its path."""
-    study = yaml.safe_load((folder / "studies/smoke.yaml").read_text())
-    study["experiments"] = dict.fromkeys(LEFT_OUT.split(), False)
+    """Write the smoke study with some sections extended; return its path."""
+    study = yaml.safe_load((folder / SMOKE_STUDY).read_text())
     for section, values in sections.items():
         study[section] = {**study.get(section, {}), **values}
     (folder / name).write_text(yaml.safe_dump(study, sort_keys=False))
@@ -110,44 +102,41 @@ def overlay(folder: Path, name: str, **sections) -> str:
 
 @pytest.fixture(scope="module")
 def finished(run):
-    """The runner after the slice has run to the PDF, with `--use-conda`."""
-    done = run("--use-conda", study=overlay(run.folder, "slice.yaml"))
+    """The runner after the smoke study has run to the PDF, with `--use-conda`."""
+    done = run("--use-conda")
     assert done.returncode == 0, done.stdout[-6000:]
     return run
 
 
 def environment(run, name: str) -> Path:
     """Return the folder of the environment that Snakemake made of `envs/<name>.yaml`."""
+    folder = run.folder / ".snakemake" / "conda"
     wanted = (run.folder / "envs" / f"{name}.yaml").read_bytes()
-    made = [path for path in run.environments.glob("*.yaml") if path.read_bytes() == wanted]
+    made = [path for path in folder.glob("*.yaml") if path.read_bytes() == wanted]
     assert len(made) == 1, name
     return made[0].with_suffix("")
 
 
-def test_the_study_ends_with_the_paper(finished):
-    results = finished.folder / RESULTS
-    assert (results / "paper" / "main.pdf").read_bytes().startswith(b"%PDF")
-    assert pd.read_parquet(results / "statistics" / "summary.parquet").value.notna().any()
+def test_the_study_ends_with_the_paper_and_the_tables_of_a_run_without_conda(finished, smoke_run):
+    paper = finished.folder / RESULTS / "paper" / "main.pdf"
+    assert paper.read_bytes().startswith(b"%PDF")
+    assert_same_results(finished.folder / RESULTS, smoke_run / RESULTS)
 
 
-def test_the_other_spelling_finds_the_same_environments(finished):
-    done = finished("--sdm", "conda", study="slice.yaml")
+def test_the_other_spelling_has_nothing_left_to_do(finished):
+    done = finished("--sdm", "conda")
     assert done.returncode == 0, done.stdout
     assert "Nothing to be done" in done.stdout and "Creating conda environment" not in done.stdout
 
 
 def test_every_script_is_imported_in_its_environment(finished):
-    """All of them, those too that the slice leaves out, without the packages of Snakemake."""
-    asked = {"scores": {"models": ["wildguard"]}}
-    others = {
-        RESULTS / "judgements" / "neox-0" / "wildguard.parquet": asked,
-        PROMPTS: {"prompts": PUBLISHED},
-    }
-    for target, sections in others.items():
-        study = overlay(finished.folder, "others.yaml", **sections)
-        words = ("--sdm", "conda", "--conda-create-envs-only", target)
-        done = finished(*words, study=study)
-        assert done.returncode == 0, done.stdout[-6000:]
+    """All of them, those too that the study leaves out, without the packages of Snakemake."""
+    sections = {"scores": {"models": ["wildguard"]}, "prompts": PUBLISHED}
+    study = overlay(finished.folder, "others.yaml", **sections)
+    judged = RESULTS / "judgements" / "neox-0" / "wildguard.parquet"
+    words = ("--sdm", "conda", "--conda-create-envs-only", judged, PROMPTS, "archive")
+    done = finished(*words, study=study)
+    assert done.returncode == 0, done.stdout[-6000:]
     scripts = finished.folder / "workflow" / "scripts"
     code = "import importlib, sys; sys.path.insert(0, sys.argv[1])\n"
     code += "for name in sys.argv[2:]: importlib.import_module(name)"
@@ -160,21 +149,19 @@ def test_every_script_is_imported_in_its_environment(finished):
 
 
 def test_environments_hold_what_is_pinned_and_nothing_contradicts(finished):
-    for name in ("workflow", "statistics", "models", "evaluation", "figures", "paper"):
-        python = environment(finished, name) / "bin" / "python"
-        command = [python, "-m", "pip", "list", "--format", "json"]
-        listed = subprocess.run(command, text=True, capture_output=True, check=True)
+    for path in sorted((finished.folder / "envs").glob("*.yaml")):
+        python = environment(finished, path.stem) / "bin" / "python"
+        listed = json.loads(uv("pip", "list", "--python", python, "--format", "json"))
         found = {
             f"{canonicalize_name(entry['name'])}=={entry['version'].partition('+')[0]}"
-            for entry in json.loads(listed.stdout)
+            for entry in listed
         }
-        pinned = set(pinned_packages(finished.folder / "envs" / f"{name}.yaml"))
-        assert pinned <= found, name
+        pinned = set(pinned_packages(path))
+        assert pinned <= found, path.name
         # Torch brings its own packages for CUDA where it is built for it.
         others = [package for package in found - pinned if not package.startswith(NOT_PINNED)]
-        assert not others, name
-        checked = subprocess.run([python, "-m", "pip", "check"], text=True, capture_output=True)
-        assert checked.returncode == 0, f"{name}: {checked.stdout}"
+        assert not others, path.name
+        uv("pip", "check", "--python", python)
 
 
 def test_a_model_judges_in_its_environment(finished):
@@ -229,12 +216,11 @@ def test_prompts_are_fetched_in_their_environment(run, published):
     "old, new, reason",
     [
         ("python =3.11", "python =3.99", "No candidates were found"),
-        ("pyyaml==", "pyyaml==99.", "No matching distribution"),
+        ("pyyaml==", "pyyaml==99.", "no version of pyyaml==99."),
     ],
 )
 def test_an_environment_that_cannot_be_made_is_named(run, changed, old, new, reason):
     changed("workflow", old, new)
-    study, target = overlay(run.folder, "slice.yaml"), RESULTS / "config.yaml"
-    done = run(target, "--use-conda", "--forcerun", "config", study=study)
+    done = run(RESULTS / "config.yaml", "--use-conda", "--forcerun", "config")
     assert done.returncode != 0
     assert "envs/workflow.yaml" in done.stdout and reason in done.stdout, done.stdout

@@ -7,10 +7,9 @@ import sys
 import time
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
-from command_line import ROOT, clone
+from command_line import ROOT, assert_same_results, clone
 from slurm_cluster import ask, running_slurm, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
@@ -138,20 +137,7 @@ def test_a_study_runs_through_slurm_to_its_pdf_as_on_one_machine(cluster, tmp_pa
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "sliced.yaml"]
     local = subprocess.run(command, cwd=here, text=True, capture_output=True)
     assert local.returncode == 0, local.stderr[-6000:]
-    names = result_files(here)
-    assert names == result_files(there)
-    tables = [name for name in names if name.suffix == ".parquet"]
-    assert len(tables) > 10
-    for name in tables:
-        one, other = (pd.read_parquet(copy / "results" / name) for copy in (here, there))
-        pd.testing.assert_frame_equal(one, other, obj=str(name))
-
-
-def result_files(folder: Path) -> set[Path]:
-    """The files that a run made, but for its store of finished completions."""
-    results = folder / "results"
-    names = {file.relative_to(results) for file in results.rglob("*") if file.is_file()}
-    return {name for name in names if "store" not in name.parts}
+    assert_same_results(there / "results", here / "results")
 
 
 def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cluster, folder):

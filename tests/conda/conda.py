@@ -1,8 +1,8 @@
 """The `conda` that Snakemake calls: solves and links by py-rattler, installs wheels by uv.
 
 It answers what Snakemake asks of conda and nothing else. The folder of the installation is
-CONDA_ROOT, and the channel `conda-forge` is CONDA_ROOT/channels/conda-forge. uv stands for pip, since it links the wheels that it
-unpacked for another environment instead of copying them.
+CONDA_ROOT, and the channel `conda-forge` is CONDA_ROOT/channels/conda-forge. uv stands for pip: it
+links the wheels that it unpacked for another environment instead of copying them.
 """
 
 import argparse
