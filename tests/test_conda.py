@@ -105,6 +105,7 @@ def finished(run):
     """The runner after the smoke study has run to the PDF, with `--use-conda`."""
     done = run("--use-conda")
     assert done.returncode == 0, done.stdout[-6000:]
+    run.shown = shlex.join(done.args)
     return run
 
 
@@ -121,6 +122,12 @@ def test_the_study_ends_with_the_paper_and_the_tables_of_a_run_without_conda(fin
     paper = finished.folder / RESULTS / "paper" / "main.pdf"
     assert paper.read_bytes().startswith(b"%PDF")
     assert_same_results(finished.folder / RESULTS, smoke_run / RESULTS)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/conda.md"])
+def test_documents_show_the_command_that_was_run(finished, document):
+    lines = (ROOT / document).read_text().splitlines()
+    assert finished.shown in [line.partition("  #")[0].strip() for line in lines]
 
 
 def test_the_other_spelling_has_nothing_left_to_do(finished):
