@@ -109,15 +109,6 @@ def finished(run):
     return run
 
 
-def environment(run, name: str) -> Path:
-    """Return the folder of the environment that Snakemake made of `envs/<name>.yaml`."""
-    folder = run.folder / ".snakemake" / "conda"
-    wanted = (run.folder / "envs" / f"{name}.yaml").read_bytes()
-    made = [path for path in folder.glob("*.yaml") if path.read_bytes() == wanted]
-    assert len(made) == 1, name
-    return made[0].with_suffix("")
-
-
 def test_the_study_ends_with_the_paper_and_the_tables_of_a_run_without_conda(finished, smoke_run):
     paper = finished.folder / RESULTS / "paper" / "main.pdf"
     assert paper.read_bytes().startswith(b"%PDF")
@@ -136,38 +127,48 @@ def test_the_other_spelling_has_nothing_left_to_do(finished):
     assert "Nothing to be done" in done.stdout and "Creating conda environment" not in done.stdout
 
 
-def test_every_script_is_imported_in_its_environment(finished):
-    """All of them, those too that the study leaves out, without the packages of Snakemake."""
-    sections = {"scores": {"models": ["wildguard"]}, "prompts": PUBLISHED}
-    study = overlay(finished.folder, "others.yaml", **sections)
+@pytest.fixture(scope="module")
+def environments(run) -> dict[str, Path]:
+    """Python in every environment by name, those too that the smoke study leaves out."""
+    study = overlay(run.folder, "others.yaml", scores={"models": ["wildguard"]}, prompts=PUBLISHED)
+    # An archive holds what git tracks.
+    for git in (["init", "--quiet"], ["add", "."]):
+        subprocess.run(["git", *git], cwd=run.folder, check=True)
     judged = RESULTS / "judgements" / "neox-0" / "wildguard.parquet"
     words = ("--sdm", "conda", "--conda-create-envs-only", judged, PROMPTS, "archive")
-    done = finished(*words, study=study)
+    done = run(*words, study=study)
     assert done.returncode == 0, done.stdout[-6000:]
-    scripts = finished.folder / "workflow" / "scripts"
+    made = {path.read_text(): path for path in (run.folder / ".snakemake/conda").glob("*.yaml")}
+    return {
+        path.stem: made[path.read_text()].with_suffix("") / "bin" / "python"
+        for path in sorted((run.folder / "envs").glob("*.yaml"))
+    }
+
+
+def test_every_script_is_imported_in_its_environment(environments):
+    """All of them, and without the packages of Snakemake."""
+    scripts = ROOT / "workflow" / "scripts"
     code = "import importlib, sys; sys.path.insert(0, sys.argv[1])\n"
     code += "for name in sys.argv[2:]: importlib.import_module(name)"
-    for name, used in scripts_of_environments(finished.folder / "rules").items():
-        python = environment(finished, name) / "bin" / "python"
+    for name, used in scripts_of_environments(ROOT / "rules").items():
         modules = [script.removesuffix(".py") for script in used]
-        words = [python, "-I", "-c", code, str(scripts), *modules]
+        words = [environments[name], "-I", "-c", code, str(scripts), *modules]
         done = subprocess.run(words, text=True, capture_output=True)
         assert done.returncode == 0, f"{name}: {done.stderr[-2000:]}"
 
 
-def test_environments_hold_what_is_pinned_and_nothing_contradicts(finished):
-    for path in sorted((finished.folder / "envs").glob("*.yaml")):
-        python = environment(finished, path.stem) / "bin" / "python"
+def test_environments_hold_what_is_pinned_and_nothing_contradicts(environments):
+    for name, python in environments.items():
         listed = json.loads(uv("pip", "list", "--python", python, "--format", "json"))
         found = {
             f"{canonicalize_name(entry['name'])}=={entry['version'].partition('+')[0]}"
             for entry in listed
         }
-        pinned = set(pinned_packages(path))
-        assert pinned <= found, path.name
+        pinned = set(pinned_packages(ROOT / "envs" / f"{name}.yaml"))
+        assert pinned <= found, name
         # Torch brings its own packages for CUDA where it is built for it.
         others = [package for package in found - pinned if not package.startswith(NOT_PINNED)]
-        assert not others, path.name
+        assert not others, name
         uv("pip", "check", "--python", python)
 
 
