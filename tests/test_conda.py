@@ -135,7 +135,7 @@ def environments(run) -> dict[str, Path]:
     for git in (["init", "--quiet"], ["add", "."]):
         subprocess.run(["git", *git], cwd=run.folder, check=True)
     judged = RESULTS / "judgements" / "neox-0" / "wildguard.parquet"
-    words = ("--sdm", "conda", "--conda-create-envs-only", judged, PROMPTS, "archive")
+    words = ("--sdm", "conda", "--conda-create-envs-only", judged, PROMPTS, "archive", "container")
     done = run(*words, study=study)
     assert done.returncode == 0, done.stdout[-6000:]
     made = {path.read_text(): path for path in (run.folder / ".snakemake/conda").glob("*.yaml")}
