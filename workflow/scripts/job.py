@@ -43,7 +43,7 @@ def job(snakemake: "snakemake") -> Iterator[None]:
         logging.error("rule %s interrupted", snakemake.rule)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        outside = failed_outside(error)
+        outside = failed_outside(error, snakemake.output[0])
         if outside:
             logging.error("%s", outside)
         else:

@@ -18,12 +18,12 @@ RESULTS = "results"
 _AGAIN = "then run the same command again: whatever is finished is kept."
 # Failures of the disk or of permissions, and what to do about them.
 _REMEDIES = {
-    errno.ENOSPC: "Free space on the disk",
-    errno.EDQUOT: "Free space within the quota",
-    errno.EFBIG: "Allow larger files (`ulimit -f unlimited`)",
-    errno.EROFS: "Let the folder be written to, or run in another one",
-    errno.EACCES: "Let the folder be written to, or run in another one",
-    errno.EPERM: "Let the folder be written to, or run in another one",
+    errno.ENOSPC: "free space on the disk",
+    errno.EDQUOT: "free space within the quota",
+    errno.EFBIG: "allow larger files (`ulimit -f unlimited`)",
+    errno.EROFS: "let the folder be written to, or run in another one",
+    errno.EACCES: "let the folder be written to, or run in another one",
+    errno.EPERM: "let the folder be written to, or run in another one",
 }
 
 
@@ -96,14 +96,16 @@ _CHECKS: dict[str, Callable[[Path], None]] = {
 }
 
 
-def failed_outside(error: BaseException) -> str | None:
-    """Return one line with the remedy if the disk or permissions failed, else None."""
+def failed_outside(error: BaseException, writing: str | Path) -> str | None:
+    """Return one line with the remedy if the disk or permissions failed, else None.
+
+    `writing` is the file that is named where the error names none.
+    """
     number = _error_number(error)
     if number not in _REMEDIES:
         return None
-    file = getattr(error, "filename", None)
-    where = f"{file}: " if file else ""
-    return f"{where}{os.strerror(number)}. Remedy: {_REMEDIES[number]}, {_AGAIN}"
+    where = getattr(error, "filename", None) or writing
+    return f"{where}: {os.strerror(number)}. Remedy: {_REMEDIES[number]}, {_AGAIN}"
 
 
 def _error_number(error: BaseException) -> int | None:

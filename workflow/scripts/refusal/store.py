@@ -8,6 +8,7 @@ been finished from exactly the same inputs is then taken from here instead.
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -57,8 +58,8 @@ class Store:
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         source = self.folder / f"{key}.parquet"
-        # What a killed job leaves is overwritten by the one that repeats it.
-        partial = source.with_suffix(".partial")
+        # Two jobs may write the same table at once.
+        partial = source.with_suffix(f".{os.getpid()}.partial")
         table.to_parquet(partial, index=False, write_page_checksum=True)
         partial.replace(source)
         return source
