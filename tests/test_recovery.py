@@ -388,8 +388,10 @@ def test_ctrl_c_ends_a_run_within_seconds_and_what_it_finished_is_kept(killed, s
 # A file of an earlier run -> what is made from it.
 DAMAGED = {
     RESULTS / "generations/neox-0/none.parquet": RESULTS / "scores/neox-0/none.parquet",
-    RESULTS / "activations/gemma2-0.safetensors": RESULTS / "geometry/gemma2-0/summary.parquet",
-    RESULTS / "interventions/neox-0/dim_ablation.npz": RESULTS / "geometry/neox-0/summary.parquet",
+    RESULTS / "activations/gemma2-0.safetensors": RESULTS
+    / "statistics/geometry/gemma2-0/summary.parquet",
+    RESULTS / "interventions/neox-0/dim_ablation.npz": RESULTS
+    / "statistics/geometry/neox-0/summary.parquet",
     RESULTS / "interventions/gemma2-0/none.json": RESULTS / "windows/gemma2-0/summary.parquet",
 }
 
