@@ -4,7 +4,6 @@ import json
 import os
 import random
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -175,15 +174,6 @@ def test_a_full_disk_stops_a_job_with_one_line_and_no_half_file(folder):
         subprocess.run(["mount", "-o", "remount,size=8m", str(results)], check=True)
         status, printed = run(folder, str(PROMPTS))
         assert status == 0 and damage(folder / PROMPTS) is None, printed
-
-
-def test_a_limit_on_files_stops_a_job_in_the_same_way(folder):
-    limit = (16 * 1024, resource.RLIM_INFINITY)
-    status, printed = run(
-        folder, str(PROMPTS), preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    )
-    assert status and not (folder / PROMPTS).exists()
-    the_line(printed, str(PROMPTS), "File too large. Remedy:")
 
 
 def test_a_read_only_results_folder_is_named(folder):
