@@ -350,7 +350,8 @@ def stopped(killed) -> Iterator[subprocess.Popen]:
         done += line.endswith(": done\n")
     os.killpg(process.pid, signal.SIGSTOP)
     yield process
-    os.killpg(process.pid, signal.SIGKILL)
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def test_ctrl_c_ends_a_run_within_seconds_and_what_it_finished_is_kept(killed, stopped, smoke_run):
@@ -362,8 +363,9 @@ def test_ctrl_c_ends_a_run_within_seconds_and_what_it_finished_is_kept(killed, s
     sent = time.monotonic()
     os.killpg(stopped.pid, signal.SIGINT)
     os.killpg(stopped.pid, signal.SIGCONT)
-    assert "Traceback" not in stopped.stdout.read()
-    assert stopped.wait() and time.monotonic() - sent < 30
+    rest = stopped.stdout.read()
+    assert stopped.wait() and time.monotonic() - sent < 60, "three seconds on an idle machine"
+    assert "Traceback" not in rest and rest.count(": done") < 10, "of some eighty"
     assert not [path for path in (folder / STEERED).iterdir() if damage(path)]
     kept = sorted(kept_tables(folder))
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
