@@ -363,7 +363,7 @@ def test_ctrl_c_ends_a_run_at_once_and_what_it_finished_is_kept(killed, stopped,
     os.killpg(stopped.pid, signal.SIGINT)
     os.killpg(stopped.pid, signal.SIGCONT)
     rest = stopped.stdout.read()
-    # Seconds depend on what else the machine does; what is still generated after the signal does not.
+    # Seconds depend on what else the machine does; what is still generated afterwards does not.
     assert stopped.wait() and "Traceback" not in rest
     assert rest.count(": done") < 10, "of some eighty"
     assert not [path for path in (folder / STEERED).iterdir() if damage(path)]
