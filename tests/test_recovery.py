@@ -337,6 +337,7 @@ CONTENT: dict[str, Callable[[Path], object]] = {
 # --- one run stopped and another one started, in the finished folder ---
 
 STEERED = RESULTS / "generations/neox-0"
+KEPT = RESULTS / "store/generations"
 
 
 @pytest.fixture
@@ -344,7 +345,7 @@ def stopped(killed) -> Iterator[subprocess.Popen]:
     """A run that has to generate again, stopped in the middle of it (SIGSTOP)."""
     for path in (killed.folder / STEERED).glob("dim_*.parquet"):
         path.unlink()
-    for path in (killed.folder / RESULTS / "store/generations").glob("*.parquet"):
+    for path in (killed.folder / KEPT).glob("*.parquet"):
         path.unlink()
     process = start(killed.folder, str(STEERED / "dim_ablation.parquet"))
     done = 0
@@ -372,7 +373,7 @@ def test_ctrl_c_ends_a_run_at_once_and_what_it_finished_is_kept(killed, stopped,
     assert rest.count(": done") < 10, "of some sixty"
     assert time.monotonic() - sent < 60, "three seconds on an idle machine"
     assert not [path for path in (folder / STEERED).iterdir() if damage(path)]
-    kept = sorted(kept_tables(folder))
+    kept = sorted((folder / KEPT).glob("*.parquet"))
     kept[0].write_bytes(kept[0].read_bytes()[:-100])
     status, printed = run(folder, target)
     assert status == 0, printed
