@@ -37,6 +37,7 @@ include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
 include: "rules/paper.smk"
+include: "rules/explorer.smk"
 include: "rules/compare.smk"
 include: "rules/archive.smk"
 

@@ -532,6 +532,7 @@ def model_outputs():
     return [
         "<results>/statistics/summary.parquet",
         "<results>/claims.json",
+        "<results>/explorer.html",
         "<results>/paper/main.pdf",
         *per_intervention,
         *judgements,
