@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= all
+# Processes of `make test`; three keep two cores busy, since some tests wait for others' jobs.
+WORKERS ?= 3
 STUDY ?= organisms
 BIN := .venv/bin
 TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
@@ -31,7 +33,7 @@ artifact: .venv/installed  ## expect the values of a finished run from now on, a
 	$(BIN)/python workflow/scripts/write_artifact.py
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 bench: .venv/installed  ## print the speed ratios of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py

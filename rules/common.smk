@@ -192,8 +192,10 @@ wildcard_constraints:
     judge="|".join(JUDGES) or "no_judge",
 
 
-def families(names):
-    """Return the interventions by family: those of one family are run by one job."""
+def jobs_of_a_model(names):
+    """Return the interventions by the job that runs them: all in one, or each family in its own."""
+    if not config["split_by_family"]:
+        return {"interventions": names}
     found = {}
     for name in names:
         found.setdefault(RECIPES[name]["family"], []).append(name)
