@@ -12,6 +12,8 @@ const FACET_NAMES = {
   origin: "origin", side: "side", tokens: "steered tokens", draw: "draw", name: "recipe",
 };
 const ALWAYS_SHOWN = ["k", "alpha"];
+// Of a ratio, on a logarithmic axis.
+const RATIOS = [0.1, 0.2, 0.5, 0.8, 1, 1.2, 1.5, 2, 3, 5, 10, 20, 50, 100, 1e3, 1e4, 1e5, 1e6];
 const LOWER_IS_BETTER = ["bypass", "kl"];
 const state = { model: study.models[0], intervention: UNSTEERED, prompt: study.prompts[0]?.id };
 
@@ -184,10 +186,10 @@ function followed(plain, moved, axes) {
 
 // ---- refusal and perplexity
 
-function bars(name, colour, symbol, intervention, metric, datasets, judge) {
-  const rows = datasets.map((dataset) => estimate(intervention, metric, dataset, judge));
+// Points with their intervals; those of one data set lie beside each other, so that none hides another.
+function bars(name, colour, symbol, shift, rows) {
   return {
-    type: "scatter", mode: "markers", name, y: datasets, x: rows.map((row) => row?.value ?? null),
+    type: "scatter", mode: "markers", name, y: rows.map((_, place) => place + shift), x: rows.map((row) => row?.value ?? null),
     error_x: { type: "data", symmetric: false, thickness: 2, width: 6, color: colour,
       array: rows.map((row) => (row?.high ?? row?.value ?? 0) - (row?.value ?? 0)),
       arrayminus: rows.map((row) => (row?.value ?? 0) - (row?.low ?? row?.value ?? 0)) },
@@ -199,12 +201,13 @@ function bars(name, colour, symbol, intervention, metric, datasets, judge) {
 function drawEstimate(id, metric, judge, axis) {
   const rows = state.model.estimates.filter((row) => row[1] === metric && row[3] === judge);
   const datasets = distinct(rows.map((row) => row[2]));
-  const chosen = [["unsteered", "#777", "circle-open", UNSTEERED], [state.intervention.label, "#661155", "diamond", state.intervention]];
-  const traces = chosen.map(([name, colour, symbol, one]) =>
-    bars(escaped(name), colour, symbol, one, metric, datasets, judge));
+  const chosen = [["unsteered", "#777", "circle", -0.13, UNSTEERED], [state.intervention.label, "#661155", "diamond", 0.13, state.intervention]];
+  const rowsOf = (one) => datasets.map((dataset) => estimate(one, metric, dataset, judge));
+  const traces = chosen.map(([name, colour, symbol, shift, one]) => bars(escaped(name), colour, symbol, shift, rowsOf(one)));
   const summary = datasets.map((dataset) =>
-    `${dataset}: ${chosen.map(([name, , , one]) => `${name} ${interval(estimate(one, metric, dataset, judge))}`).join("; ")}`);
-  const layout = { xaxis: axis, yaxis: { autorange: "reversed", type: "category" }, margin: { l: 90, r: 15, t: 60, b: 50 } };
+    `${dataset}: ${chosen.map(([name, , , , one]) => `${name} ${interval(estimate(one, metric, dataset, judge))}`).join("; ")}`);
+  const layout = { xaxis: axis, margin: { l: 90, r: 15, t: 60, b: 50 }, yaxis: { range: [datasets.length - 0.5, -0.5],
+    tickvals: datasets.map((_, place) => place), ticktext: datasets.map(escaped), zeroline: false } };
   draw(id, traces, layout, `${axis.title.text}. ${summary.join(". ")}`);
 }
 
@@ -224,7 +227,7 @@ function drawTrade(judge) {
     trace(others, { name: "other interventions", marker: { color: "#9a9a9a", size: 7 } }),
     trace(here, { name: escaped(state.intervention.label), error_x: spread(here, "cost"), error_y: spread(here, "refused"),
       marker: { color: "#661155", size: 12, symbol: "diamond" } }),
-  ], { xaxis: { type: "log", title: { text: "perplexity of text, relative to unsteered" } },
+  ], { xaxis: { type: "log", tickvals: RATIOS, title: { text: "perplexity of text, relative to unsteered" } },
     yaxis: { range: [-0.03, 1.03], title: { text: "harmful prompts refused" } } },
   `Refusal of harmful prompts against perplexity of ${all.length} interventions.`);
 }
