@@ -7,6 +7,9 @@ min_version("9.20")
 configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
 include: "rules/prompts.smk"
 include: "rules/models.smk"

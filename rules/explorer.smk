@@ -35,7 +35,12 @@ rule explorer:
             intervention=RECIPES,
         ),
     output:
-        "<results>/explorer.html",
+        report(
+            "<results>/explorer.html",
+            caption="../report/explorer.rst",
+            category="Explorer",
+            labels={"file": "explorer.html"},
+        ),
     log:
         "<logs>/explorer.log",
     benchmark:
