@@ -6,15 +6,15 @@ CORES ?= all
 WORKERS ?= 3
 STUDY ?= organisms
 BIN := .venv/bin
-TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
-	texlive-fonts-recommended texlive-science latexmk lmodern cm-super-minimal poppler-utils
+TEX_PACKAGES := $(shell cat envs/tex.txt)
 
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex slurm browser report clean
+.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
+	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
@@ -50,6 +50,9 @@ bench-gpu: .venv/installed  ## the same ratios on a GPU, at real sizes; says so 
 
 environments: .venv/installed  ## write envs/ again, after an import, a rule or a version changed
 	$(BIN)/python workflow/scripts/write_environments.py
+
+docs: .venv/installed  ## write docs/reference/ again, after the schema or a docstring changed
+	$(BIN)/python workflow/scripts/write_reference.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

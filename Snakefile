@@ -11,6 +11,14 @@ report: "report/workflow.rst"
 
 
 include: "rules/common.smk"
+
+
+# Before the rules, since a rule takes the image that is known when it is read.
+if config["container"]:
+
+    containerized: config["container"]
+
+
 include: "rules/prompts.smk"
 include: "rules/models.smk"
 include: "rules/activations.smk"
@@ -43,6 +51,7 @@ include: "rules/paper.smk"
 include: "rules/explorer.smk"
 include: "rules/compare.smk"
 include: "rules/archive.smk"
+include: "rules/container.smk"
 
 
 rule all:
