@@ -242,6 +242,11 @@ def test_clicks_choose_what_is_seen(opened):
     assert opened.title() == "synthetic: explorer", "a script of somebody else ran"
 
 
+def test_no_button_sends_anything_away(opened):
+    titles = "[...document.querySelectorAll('.modebar-btn')].map((one) => one.dataset.title)"
+    assert set(opened.evaluate(titles)) == {"Download plot as a PNG", "Zoom", "Pan", "Reset axes"}
+
+
 def test_intervals_are_drawn_as_they_were_estimated(opened, study):
     opened.locator("#completions button", has_text="DiM ablation (all)").click()
     judge = opened.input_value("#judge")

@@ -62,7 +62,9 @@ function draw(id, traces, layout, summary) {
     paper_bgcolor: "#fff", plot_bgcolor: "#fff",
   };
   const buttons = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"];
-  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons };
+  // By default plotly.js 4 offers to send what is drawn to its makers.
+  const settings = { responsive: true, displaylogo: false, modeBarButtonsToRemove: buttons,
+    showSendToCloud: false, plotlyServerURL: "" };
   return Plotly.react(plot, traces, { ...common, ...layout }, settings);
 }
 
