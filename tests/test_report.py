@@ -32,6 +32,15 @@ def test_a_caption_is_sound(path):
     assert publish_parts(text, writer="html", settings_overrides=strict)["body"].strip()
 
 
+def test_a_free_text_of_the_configuration_is_not_in_the_methods():
+    """Docutils would take it for markup, which can hold HTML."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text())
+    config["prompts"]["source"] = "x\n\n.. raw:: html\n\n   <script>alert(1)</script>\n"
+    template = Environment().from_string((ROOT / "report/workflow.rst").read_text())
+    text = template.render(snakemake={"config": config})
+    assert "From a file of the user" in text and "alert" not in text
+
+
 @pytest.fixture(scope="module")
 def report(smoke_run, tmp_path_factory) -> Path:
     """The report on the smoke study, unpacked."""
