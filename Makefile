@@ -11,7 +11,7 @@ TEX_PACKAGES := $(shell cat envs/tex.txt)
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm clean
+.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
@@ -27,6 +27,9 @@ verify: .venv/installed  ## hold a finished run to the expected values: pass or 
 
 archive: .venv/installed tex  ## pack a finished study into one file, and its paper for arXiv
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) archive
+
+report: .venv/installed  ## Snakemake's report on a finished study: figures, tables, methods, configuration
+	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) --report results/$(STUDY)/report.zip
 
 artifact: .venv/installed  ## expect the values of a finished run from now on, and write ARTIFACT.md
 	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
@@ -86,6 +89,11 @@ slurm:  ## what the tests of profiles/slurm start a cluster with; they are skipp
 			echo "SLURM is missing. Remedy: sudo apt-get install slurm-wlm munge"; exit 1; \
 		fi; \
 	fi
+
+browser:  ## what the tests of the explorer open its page with; they are skipped without it
+	@command -v chromium >/dev/null || \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 clean:
 	rm -rf results logs

@@ -461,6 +461,26 @@ def experiment_frames():
     ]
 
 
+def reported(folder, names, suffix):
+    """Return figures or tables, marked for `snakemake --report` with their captions and labels."""
+    owners = {
+        name: experiment
+        for experiment, shown in EXPERIMENTS.items()
+        for name in shown[folder]
+    }
+
+    def marked(name):
+        return report(
+            f"<results>/{folder}/{name}.{suffix}",
+            caption=f"../report/{folder}/{name}.rst",
+            category=folder.capitalize(),
+            subcategory=owners.get(name, "main").replace("_", " "),
+            labels={folder.removesuffix("s"): name.replace("_", " ")},
+        )
+
+    return list(map(marked, names))
+
+
 def compared_files(side):
     """Return the files that are read of a compared run; of this study, all that a run makes."""
     folder = config["compare"][side]
@@ -509,6 +529,7 @@ def model_outputs():
     return [
         "<results>/statistics/summary.parquet",
         "<results>/claims.json",
+        "<results>/explorer.html",
         "<results>/paper/main.pdf",
         *per_intervention,
         *judgements,

@@ -31,6 +31,7 @@ CANNOT_RUN = {
     "container=refusal.sif": "needs the image; test_container.py runs it with stand-ins",
     "external_mirror=/data": "needs a copy of their repository; test_external_study.py has one",
     "scancel": "needs jobs in SLURM; test_slurm.py cancels some",
+    "--report": "needs a finished run; test_report.py has one",
     "docker build": "needs a network",
     "apptainer build": "needs an image",
 }
