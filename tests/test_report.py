@@ -15,6 +15,7 @@ from refusal.figures import FIGURES
 from refusal.tables import TABLES
 
 CAPTIONS = sorted((ROOT / "report").rglob("*.rst"))
+AS_SNAKEMAKE = {"trim_blocks": True, "lstrip_blocks": True}
 
 
 @pytest.mark.parametrize("folder, names", [("figures", FIGURES), ("tables", TABLES)])
@@ -26,7 +27,7 @@ def test_every_figure_and_table_has_a_caption_and_no_caption_is_left_over(folder
 def test_a_caption_is_sound(path):
     """Docutils has no complaint, and what the text takes from the configuration is there."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    template = Environment(undefined=StrictUndefined).from_string(path.read_text())
+    template = Environment(**AS_SNAKEMAKE, undefined=StrictUndefined).from_string(path.read_text())
     text = template.render(snakemake={"config": config})
     strict = {"halt_level": 2, "report_level": 5}
     assert publish_parts(text, writer="html", settings_overrides=strict)["body"].strip()
@@ -36,7 +37,7 @@ def test_a_free_text_of_the_configuration_is_not_in_the_methods():
     """Docutils would take it for markup, which can hold HTML."""
     config = yaml.safe_load((ROOT / "config.yaml").read_text())
     config["prompts"]["source"] = "x\n\n.. raw:: html\n\n   <script>alert(1)</script>\n"
-    template = Environment().from_string((ROOT / "report/workflow.rst").read_text())
+    template = Environment(**AS_SNAKEMAKE).from_string((ROOT / "report/workflow.rst").read_text())
     text = template.render(snakemake={"config": config})
     assert "From a file of the user" in text and "alert" not in text
 
