@@ -48,10 +48,8 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     _check_judges(config["judges"], config["scores"]["models"])
     if config["experiments"]["styles"] and config["styles"]["judge"]:
         _check_hub_id("config: styles.judge", config["styles"]["judge"])
-    autoencoder, image = config["sparse_features"]["autoencoder"], config["container"]
-    _check_file("sparse_features.autoencoder", autoencoder, "a safetensors file, or null")
-    if image and "://" not in image:
-        _check_file("container", image, "an image, docker://owner/name:tag, or null")
+    _check_autoencoder(config["sparse_features"]["autoencoder"])
+    _check_image(config["container"])
     return config
 
 
@@ -213,10 +211,13 @@ def _check_prompt_source(prompts: Mapping, experiments: Mapping) -> None:
         )
 
 
-def _check_file(key: str, path: str | None, remedy: str) -> None:
-    """A file that is named has to exist before anything runs."""
+def _check_autoencoder(path: str | None) -> None:
+    """A published autoencoder has to exist before anything runs."""
     if path is not None and not Path(path).expanduser().is_file():
-        raise InputError(f"config: {key}: no file {path}; give {remedy}.")
+        raise InputError(
+            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or "
+            "null to train one."
+        )
 
 
 def _check_compared_runs(compare: Mapping) -> None:
@@ -233,3 +234,12 @@ def _check_compared_runs(compare: Mapping) -> None:
                 f"config: compare.{side}: no folder {folder}; give the results folder of a "
                 "finished run, or null."
             )
+
+
+def _check_image(image: str | None) -> None:
+    """An image that is a file has to exist; Apptainer fetches any other when jobs start."""
+    if image is not None and not image.startswith("docker://") and not Path(image).is_file():
+        raise InputError(
+            f"config: container: no file {image}. Remedy: build it (docs/containers.md), or give "
+            "docker://owner/name:tag."
+        )
