@@ -35,7 +35,8 @@ CANNOT_RUN = {
     "apptainer build": "needs an image",
 }
 # What the test of a command looks at: programs that commands may name.
-PROGRAMS = {".venv/bin/snakemake", ".venv/bin/python", "make", "scancel", "docker", "apptainer"}
+PROGRAMS = {".venv/bin/snakemake", "snakemake", ".venv/bin/python", "make"}
+PROGRAMS |= {"scancel", "docker", "apptainer"}
 CONDA = """\
 #!/bin/sh
 case "$*" in
@@ -112,8 +113,9 @@ def test_every_reason_not_to_run_a_command_is_needed():
 
 
 def of_program(program: str, can_run: bool) -> list[str]:
-    chosen = [c for c in COMMANDS if words_of(c)[0] == program and can_run != bool(why_not(c))]
-    return sorted(chosen)
+    """Return the commands of a program, wherever it lies, that can be run here, or cannot."""
+    chosen = [command for command in COMMANDS if Path(words_of(command)[0]).name == program]
+    return sorted(command for command in chosen if can_run != bool(why_not(command)))
 
 
 def run(folder: Path, command: list[str]) -> None:
@@ -133,7 +135,7 @@ def run(folder: Path, command: list[str]) -> None:
 def dry_runs() -> list[str]:
     """Return the arguments of all dry runs; commands that differ in cores alone are run once."""
     found = set()
-    for command in of_program(".venv/bin/snakemake", can_run=True):
+    for command in of_program("snakemake", can_run=True):
         words = words_of(command)[1:]
         found.add(re.sub(r"-n |--cores \w+ ", "", f"{shlex.join(words)} ").strip())
     return sorted(found)
@@ -150,7 +152,7 @@ def test_a_make_command_has_its_targets(folder, command):
     run(folder, [*words_of(command), "--dry-run"])
 
 
-@pytest.mark.parametrize("command", of_program(".venv/bin/python", can_run=True))
+@pytest.mark.parametrize("command", of_program("python", can_run=True))
 def test_a_script_takes_its_options(folder, command):
     """What scripts with options do is tested by their own tests; those without are run."""
     script, *arguments = words_of(command)[1:]
@@ -162,7 +164,7 @@ def test_a_script_takes_its_options(folder, command):
         run(folder, [sys.executable, script, *arguments])
 
 
-@pytest.mark.parametrize("command", of_program(".venv/bin/snakemake", can_run=False))
+@pytest.mark.parametrize("command", of_program("snakemake", can_run=False))
 def test_a_snakemake_command_that_cannot_run_has_known_options_and_files(command):
     found = get_argument_parser().parse_args(words_of(command)[1:])
     for path in [*(found.profile or []), *(found.configfile or [])]:

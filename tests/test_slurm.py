@@ -1,5 +1,6 @@
 """profiles/slurm on a real SLURM of one node: the smoke study to its PDF, and what goes wrong."""
 
+import shlex
 import signal
 import subprocess
 import sys
@@ -15,10 +16,14 @@ from slurm_cluster import ask, running_slurm, why_not
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
 RESULTS = Path("results/smoke")
-# Polling as often as the profile says would make a test of seconds one of minutes; no network file
+COMMAND = ["--profile", "profiles/slurm"]
+OF_THE_STUDY = ["--configfile", SMOKE_STUDY]
+# To ask as rarely as the profile says would make a test of seconds one of minutes; no network file
 # system is waited for.
-QUICK = ["--profile", "profiles/slurm", "--latency-wait", "5"]
-QUICK += ["--slurm-init-seconds-before-status-checks", "2"]
+OFTEN = {
+    "latency-wait: 60": "latency-wait: 5",
+    "slurm-init-seconds-before-status-checks: 20": "slurm-init-seconds-before-status-checks: 2",
+}
 # Rules that fail in the ways of clusters, once: what they ask for follows from the attempt.
 FAILING = """\
 rule all:
@@ -69,11 +74,12 @@ def cluster(tmp_path_factory):
 def study(tmp_path_factory):
     """The smoke study, started on a cluster of its own: the other tests mostly wait."""
     folder = clone(tmp_path_factory.mktemp("study") / "clone")
+    poll_often(folder)
     printed = folder.with_name("printed.txt")
     with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
         environment |= {"COLUMNS": "200"}
         with printed.open("w") as file:
-            process = start(folder, environment, "--configfile", SMOKE_STUDY, printed=file)
+            process = start(folder, environment, *OF_THE_STUDY, printed=file)
         yield SimpleNamespace(
             folder=folder, environment=environment, process=process, printed=printed
         )
@@ -89,7 +95,18 @@ def folder(tmp_path) -> Path:
         target.mkdir(parents=True)
         for file in (ROOT / "profiles" / name).iterdir():
             (target / file.name).write_bytes(file.read_bytes())
+    poll_often(tmp_path)
     return tmp_path
+
+
+def poll_often(folder: Path) -> None:
+    """Have the profile in a folder ask for the state of jobs every other second."""
+    file = folder / "profiles/slurm/config.yaml"
+    text = file.read_text()
+    for given, wanted in OFTEN.items():
+        assert given in text
+        text = text.replace(given, wanted)
+    file.write_text(text)
 
 
 def start(
@@ -97,7 +114,7 @@ def start(
 ) -> subprocess.Popen:
     """Start snakemake as from a shell; it minds Ctrl-C even where this process does not."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *QUICK, *arguments],
+        [sys.executable, "-m", "snakemake", *COMMAND, *arguments],
         cwd=folder,
         env=environment,
         text=True,
@@ -141,6 +158,13 @@ def test_the_smoke_study_is_submitted_with_what_waits_in_the_queue_together(stud
     wait_until(lambda: "rule_corpora" in comments(study.environment), seconds=180)
     together = "rule_directions_activations_card_directions_organism"
     wait_until(lambda: comments(study.environment).count(together) == 2, seconds=180)
+
+
+def test_the_documentation_shows_the_command_that_is_run():
+    command = shlex.join([".venv/bin/snakemake", *COMMAND, *OF_THE_STUDY])
+    for document in ("README.md", "docs/cluster.md"):
+        lines = (ROOT / document).read_text().splitlines()
+        assert command in [line.partition("  #")[0].strip() for line in lines], document
 
 
 def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cluster, folder):
