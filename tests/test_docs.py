@@ -229,7 +229,9 @@ KEYS = {
 @pytest.mark.parametrize("path", DOCUMENTS, ids=name)
 def test_named_keys_are_in_the_schema(path):
     for text in re.findall(r"`([a-z_]+(?:\.[a-z_]+)+)`", prose(path)):
-        if text.split(".")[0] in SCHEMA["properties"] and not text.endswith((".py", ".yaml", ".html")):
+        if text.split(".")[0] in SCHEMA["properties"] and not text.endswith(
+            (".py", ".yaml", ".html")
+        ):
             assert text in KEYS, text
 
 
