@@ -36,7 +36,7 @@ artifact: .venv/installed  ## expect the values of a finished run from now on, a
 	$(BIN)/python workflow/scripts/write_artifact.py
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: .venv/installed  ## print the speed ratios of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
