@@ -4,6 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.activations import load_activations
 from refusal.directions import (
     Means,
