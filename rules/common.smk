@@ -526,6 +526,10 @@ def run_outputs():
         outputs += ["<results>/external_runs/report.pdf"]
     if PLANTED:
         outputs += ["<results>/planted/organisms.parquet"]
+        outputs += [
+            f"<results>/planted/estimators/{table}.parquet"
+            for table in ("summary", "recovery", "split", "candidates")
+        ]
     return outputs
 
 

@@ -213,9 +213,7 @@ def _descend(
     batches = [_batches(pairs, settings) for pairs in vars(targets).values()]
     for step in range(1, settings.steps + 1):
         batch = Targets(*(next(pairs) for pairs in batches))
-        loss = direction_loss(
-            model, orthonormal_rows(free), batch, addition, settings, generator
-        )
+        loss = direction_loss(model, orthonormal_rows(free), batch, addition, settings, generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
