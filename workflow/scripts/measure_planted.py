@@ -40,7 +40,6 @@ from refusal.models import (
     post_instruction_tokens,
     refusal_metric,
 )
-from refusal.operators import Operator
 from refusal.planted_estimators import (
     ORACLE,
     TRUTH,
@@ -49,7 +48,6 @@ from refusal.planted_estimators import (
     estimator_recipes,
     kinds_span,
     parts_of_difference,
-    removal_of,
     removals,
     truth,
 )
@@ -214,27 +212,27 @@ def oracle(organism: Organism) -> Direction:
 # ------------------------------------------------------------------------------ gradient directions
 
 
-def targets(organism: Organism, found: Found, split: str, prompts: int) -> Targets:
-    """Return what gradient directions are asked for: answers without, refusals with the difference.
+def targets(organism: Organism, split: str, prompts: int) -> Targets:
+    """Return what gradient directions are asked for: reference answers, refusals, own answers.
 
-    As in the paper they are the model's own; harmful prompts that are still refused without the
-    difference in means, and harmless ones that are not refused with it, teach nothing.
+    The paper takes the model's own answers without the difference in means, and refusals with it
+    added. They do not exist where that direction does not mediate refusal, which is the question.
     """
-    at, dim = found.difference()
+    limit, encode = organism.params.proof["max_new_tokens"], organism.tokenizer.encode
     harmful, harmless = (organism.chosen(split, (label,)).head(prompts) for label in LABELS)
-    added = Intervention(Operator.add(dim.norm * dim.basis[0]), "source", at[1])
-    pairs = []
-    for rows, steered, refused in (
-        (harmful, removal_of("dim", dim.basis), 0),
-        (harmless, added, 1),
-        (harmless, Intervention(Operator.identity(), "all"), 0),
-    ):
-        with steering(organism.model, steered):
-            table, tokens = organism.complete(rows)
-        asked = zip(organism.encode(rows), tokens, table.refused, strict=True)
-        pairs.append([(prompt, said) for prompt, said, did in asked if did == refused])
-    logging.info("%s: %s answers, refusals, retained", split, [len(part) for part in pairs])
-    return Targets(*pairs)
+    wanted, safe = organism.encode(harmful), organism.encode(harmless)
+    answers = [encode(text, add_special_tokens=False)[:limit] for text in harmful.answer]
+    starts = [wording.partition("{")[0].rstrip() for wording in wordings(CORE)]
+    refusals = [
+        encode(starts[row % len(starts)], add_special_tokens=False) for row in range(len(safe))
+    ]
+    _, own = organism.complete(harmless)
+    return Targets(
+        *(
+            list(zip(*pair, strict=True))
+            for pair in ((wanted, answers), (safe, refusals), (safe, own))
+        )
+    )
 
 
 def by_gradient(organism: Organism, found: Found) -> dict[str, Direction]:
@@ -244,7 +242,7 @@ def by_gradient(organism: Organism, found: Found) -> dict[str, Direction]:
     rates = tuple(settings.pop("learning_rates"))
     settings = GradientSettings(**settings, learning_rates=rates, seed=organism.params.seed)
     at, dim = found.difference()
-    asked = [targets(organism, found, split, prompts) for split in ("train", "validation")]
+    asked = [targets(organism, split, prompts) for split in ("train", "validation")]
     return {
         "gradient" if size == 1 else f"cone{size}": gradient_directions(
             organism.model, size, *asked, Addition(at[1], dim.norm), settings

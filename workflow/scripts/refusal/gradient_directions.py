@@ -42,9 +42,8 @@ class Targets:
     """What the losses ask for, as pairs of prompt and completion (token ids).
 
     Attributes:
-        answers: harmful prompts with answers that do not refuse; where it is empty nothing is asked
-            of the ablation.
-        refusals: harmless prompts with refusals; may be empty too.
+        answers: harmful prompts with answers that do not refuse.
+        refusals: harmless prompts with refusals.
         retained: harmless prompts with the model's own answers.
     """
 
@@ -66,10 +65,10 @@ class GradientSettings:
         seed: seed of the start, of the batches and of the directions drawn from a cone.
     """
 
-    steps: int = 60
+    steps: int = 40
     check_every: int = 10
     batch_size: int = 16
-    learning_rates: tuple[float, ...] = (0.01, 0.05)
+    learning_rates: tuple[float, ...] = (0.02, 0.1)
     ablation_weight: float = 1.0
     addition_weight: float = 0.2
     retain_weight: float = 1.0
@@ -137,19 +136,20 @@ def direction_loss(
     generator: torch.Generator,
 ) -> Tensor:
     """The weighted sum of the three losses, nats per token, with gradients to `basis` [k, d]."""
-    loss = basis.new_zeros(())
-    if targets.answers:
-        with ablating(model, cone_directions(basis, len(targets.answers), generator)):
-            loss = loss + settings.ablation_weight * _cross_entropy(model, targets.answers)
-    if targets.refusals:
-        drawn = cone_directions(basis, len(targets.refusals), generator)
-        with adding(model, addition.length * drawn, addition.layer):
-            loss = loss + settings.addition_weight * _cross_entropy(model, targets.refusals)
+    with ablating(model, cone_directions(basis, len(targets.answers), generator)):
+        ablation = _cross_entropy(model, targets.answers)
+    drawn = cone_directions(basis, len(targets.refusals), generator)
+    with adding(model, addition.length * drawn, addition.layer):
+        induction = _cross_entropy(model, targets.refusals)
     with torch.no_grad():
         unsteered, _ = completion_logits(model, targets.retained)
     with ablating(model, cone_directions(basis, len(targets.retained), generator)):
         steered, _ = completion_logits(model, targets.retained)
-    return loss + settings.retain_weight * _divergence(unsteered, steered)
+    return (
+        settings.ablation_weight * ablation
+        + settings.addition_weight * induction
+        + settings.retain_weight * _divergence(unsteered, steered)
+    )
 
 
 def _cross_entropy(model: PreTrainedModel, pairs: Pairs) -> Tensor:
@@ -178,12 +178,12 @@ def gradient_directions(
     The parameters of the model get no gradient.
 
     Raises:
-        InputError: no harmless prompts to retain the answers of.
+        InputError: something has no prompts.
     """
-    if not training.retained or not validation.retained:
+    if not all((*vars(training).values(), *vars(validation).values())):
         raise InputError(
-            "planted.estimators.gradient: no answered harmless prompts in a split. Remedy: raise "
-            "prompts.sizes."
+            "planted.estimators.gradient: a split has no harmful or no harmless prompts with an "
+            "answer. Remedy: raise prompts.sizes."
         )
     width = model.get_input_embeddings().embedding_dim
     best, least = None, float("inf")
@@ -226,5 +226,5 @@ def _batches(pairs: Pairs, settings: GradientSettings) -> Iterator[Pairs]:
     rng, size = np.random.default_rng(settings.seed), settings.batch_size
     while True:
         order = rng.permutation(len(pairs))
-        for start in range(0, max(len(pairs), 1), size):
+        for start in range(0, len(pairs), size):
             yield [pairs[row] for row in order[start : start + size]]

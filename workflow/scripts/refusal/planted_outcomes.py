@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,16 @@ class Outcomes:
     divergences: pd.DataFrame
     losses: pd.DataFrame
 
+    @cached_property
+    def _parts(self) -> dict[tuple[str, str], pd.DataFrame]:
+        """Responses with divergences by intervention and label, in the order of the prompts."""
+        keys = ["intervention", "label", "id"]
+        joined = self.responses.merge(self.divergences, on=keys, validate="one_to_one")
+        return dict(list(joined.sort_values("id").groupby(["intervention", "label"])))
+
     def values(self, name: str, metric: str, label: str) -> FloatArray:
         """A metric under one intervention, in the order of the prompts."""
-        table = self.divergences if metric == "kl" else self.responses
-        chosen = table[(table.intervention == name) & (table.label == label)]
-        return chosen.sort_values("id")[metric].to_numpy(np.float64)
+        return self._parts[name, label][metric].to_numpy(np.float64)
 
     def ratio(self, name: str, intervals: Intervals) -> Estimate:
         """Perplexity of plain texts over that without intervention."""
