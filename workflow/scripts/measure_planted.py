@@ -355,43 +355,47 @@ def load(snakemake: "snakemake") -> Organism:
     )
 
 
-def main(snakemake: "snakemake") -> None:
-    params, output = snakemake.params, snakemake.output
-    organism = load(snakemake)
-    rank, k = len(organism.basis), params.settings["directions"]
-    intervals = Intervals(params.statistics["confidence"], params.statistics["resamples"], 0)
-    residual, index = read(organism, organism.model)
-    found, candidates = find(organism, residual, index)
-    subspaces = {
-        ORACLE: oracle(organism),
-        "kinds": kinds_directions(organism, found.difference()[0]),
-    }
-    subspaces |= by_gradient(organism, found)
-    recipes = estimator_recipes(rank, k, params.draws)
+def intervene(
+    organism: Organism, found: Found, subspaces: Mapping[str, Direction]
+) -> dict[str, Intervention]:
+    """Return every intervention by name."""
+    params, rank = organism.params, len(organism.basis)
+    recipes = estimator_recipes(rank, params.settings["directions"], params.draws)
     interventions = candidate_interventions(found, recipes, params.seed)
     interventions |= removals({ORACLE: subspaces[ORACLE]}, range(1, rank))
-    interventions |= removals(subspaces, [1, rank, k]) | parts_of_difference(found, organism.basis)
+    interventions |= removals(subspaces, [1, rank, params.settings["directions"]])
+    return interventions | parts_of_difference(found, organism.basis)
+
+
+def main(snakemake: "snakemake") -> None:
+    params, accepted = snakemake.params, json.loads(Path(snakemake.input.proof).read_text())
+    organism = load(snakemake)
+    rank = len(organism.basis)
+    intervals = Intervals(params.statistics["confidence"], params.statistics["resamples"], 0)
+
+    def write(name: str, table: pd.DataFrame) -> None:
+        about = {"organism": params.organism, "planted_rank": rank}
+        table = table.assign(**about, accepted=accepted["accepted"])
+        columns = [*about, "accepted"]
+        table = table[columns + [name for name in table.columns if name not in columns]]
+        table.to_parquet(snakemake.output[name], index=False)
+
+    residual, index = read(organism, organism.model)
+    write("split", split_table(organism, residual, index, intervals))
+    found, candidates = find(organism, residual, index)
+    write("candidates", candidates)
+    at, _ = found.difference()
+    subspaces = {ORACLE: oracle(organism), "kinds": kinds_directions(organism, at)}
+    subspaces |= by_gradient(organism, found)
+    write("recovery", recovery_table(organism, found, subspaces, intervals))
+    interventions = intervene(organism, found, subspaces)
     logging.info("%d interventions", len(interventions))
     outcomes = measure(organism, interventions)
-    outcomes.responses.to_parquet(output.responses, index=False)
-    tables = {
-        "candidates": candidates,
-        "recovery": recovery_table(organism, found, subspaces, intervals),
-        "split": split_table(organism, residual, index, intervals),
-        "summary": outcome_table(
-            outcomes,
-            {name: intervention.recipe for name, intervention in interventions.items()},
-            f"{ORACLE}_removal-k{rank}",
-            params.settings["perplexity_max"],
-            intervals,
-        ),
-    }
-    accepted = json.loads(Path(snakemake.input.proof).read_text())["accepted"]
-    for name, table in tables.items():
-        table.insert(0, "organism", params.organism)
-        table.insert(1, "planted_rank", rank)
-        table.insert(2, "accepted", accepted)
-        table.to_parquet(output[name], index=False)
+    outcomes.responses.to_parquet(snakemake.output.responses, index=False)
+    recipes = {name: intervention.recipe for name, intervention in interventions.items()}
+    oracle_name = f"{ORACLE}_removal-k{rank}"
+    bound = params.settings["perplexity_max"]
+    write("summary", outcome_table(outcomes, recipes, oracle_name, bound, intervals))
 
 
 if __name__ == "__main__":
