@@ -2,17 +2,19 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= all
+# Processes of `make test`; three keep two cores busy, since some tests wait for others' jobs.
+WORKERS ?= 3
 STUDY ?= organisms
 BIN := .venv/bin
-TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
-	texlive-fonts-recommended texlive-science latexmk lmodern cm-super-minimal poppler-utils
+TEX_PACKAGES := $(shell cat envs/tex.txt)
 
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper planted smoke verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
+.PHONY: paper planted smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
+	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
@@ -34,7 +36,7 @@ planted: .venv/installed  ## train organisms whose refusal subspace is known, an
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 bench: .venv/installed  ## print the speed ratios of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
@@ -48,6 +50,9 @@ bench-gpu: .venv/installed  ## the same ratios on a GPU, at real sizes; says so 
 
 environments: .venv/installed  ## write envs/ again, after an import, a rule or a version changed
 	$(BIN)/python workflow/scripts/write_environments.py
+
+docs: .venv/installed  ## write docs/reference/ again, after the schema or a docstring changed
+	$(BIN)/python workflow/scripts/write_reference.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .

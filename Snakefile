@@ -8,6 +8,14 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+
+
+# Before the rules, since a rule takes the image that is known when it is read.
+if config["container"]:
+
+    containerized: config["container"]
+
+
 include: "rules/prompts.smk"
 include: "rules/models.smk"
 include: "rules/planted.smk"
@@ -41,6 +49,7 @@ include: "rules/tables.smk"
 include: "rules/paper.smk"
 include: "rules/compare.smk"
 include: "rules/archive.smk"
+include: "rules/container.smk"
 
 
 rule all:

@@ -15,6 +15,7 @@ from refusal.configuration import ABOUT_KINDS, check_config
 from refusal.errors import InputError
 from refusal.estimate import estimate_lines, estimate_study
 from refusal.judge_prompts import CONVERSATION, prompt_file
+from refusal.harmless_values import check_file_is_data
 from refusal.external_runs import expand_external_runs, local_files
 from refusal.manifest import code_files
 from refusal.resources import OF_ORGANISM, job_resources
@@ -28,6 +29,9 @@ from refusal.recipes import (
 from refusal.run_layout import part_files
 
 try:
+    # Too late to stop what such a file has run already, but no study has to be written like that.
+    for file in workflow.configfiles if workflow.is_main_process else []:
+        check_file_is_data(file)
     with open(Path(workflow.basedir) / "config.schema.yaml") as schema:
         config = check_config(config, yaml.safe_load(schema))
     RECIPES = expand_interventions(
@@ -199,8 +203,10 @@ wildcard_constraints:
     judge="|".join(JUDGES) or "no_judge",
 
 
-def families(names):
-    """Return the interventions by family: those of one family are run by one job."""
+def jobs_of_a_model(names):
+    """Return the interventions by the job that runs them: all in one, or each family in its own."""
+    if not config["split_by_family"]:
+        return {"interventions": names}
     found = {}
     for name in names:
         found.setdefault(RECIPES[name]["family"], []).append(name)

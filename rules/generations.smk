@@ -1,16 +1,23 @@
 """Generations: greedy completions of the test prompts under every intervention.
 
-One job runs one family of interventions on one model, so that the model is loaded once.
+One job runs all interventions on a model, so that it is loaded once, or a family of them
+(`split_by_family`).
 
 REQUIRED INPUTS: interventions/<model>/, models/<model>/card.json, prompts/prompts.parquet
 OUTPUTS: generations/<model>/<intervention>.parquet
 """
 
-for family, members in families(STEERED).items():
+# Other stages need the completions without intervention: they have a job of their own.
+BASELINE = [name for name in STEERED if RECIPES[name]["operator"] == "none"]
+
+for job, members in {
+    "baseline": BASELINE,
+    **jobs_of_a_model([name for name in STEERED if name not in BASELINE]),
+}.items():
 
     rule:
         name:
-            f"generations_{family}"
+            f"generations_{job}"
         input:
             code=library("generate.py"),
             card=rules.card.output,
@@ -26,9 +33,11 @@ for family, members in families(STEERED).items():
                 intervention=members,
             ),
         log:
-            f"<logs>/generations/{{model}}/{family}.log",
+            f"<logs>/generations/{{model}}/{job}.log",
         benchmark:
-            f"<benchmarks>/generations/{{model}}/{family}.tsv"
+            f"<benchmarks>/generations/{{model}}/{job}.tsv"
+        # The longest jobs come first: short ones are left for the end, when cores fall idle.
+        priority: 1
         conda:
             "../envs/models.yaml"
         resources:
@@ -39,6 +48,6 @@ for family, members in families(STEERED).items():
             settings=config["generations"],
             store=f"{RESULTS}/store/generations",
         message:
-            f"Generating with {{wildcards.model}} under {family}"
+            f"Generating with {{wildcards.model}} under {job}"
         script:
             "../workflow/scripts/generate.py"

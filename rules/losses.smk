@@ -4,11 +4,11 @@ REQUIRED INPUTS: interventions/<model>/, generations/<model>/none.parquet (own c
 OUTPUTS: losses/<model>/<intervention>.parquet
 """
 
-for family, members in families(n for n in WITH_LOSSES if n in STEERED).items():
+for job, members in jobs_of_a_model([n for n in WITH_LOSSES if n in STEERED]).items():
 
     rule:
         name:
-            f"losses_{family}"
+            f"losses_{job}"
         input:
             code=library("measure_losses.py"),
             card=rules.card.output,
@@ -25,9 +25,11 @@ for family, members in families(n for n in WITH_LOSSES if n in STEERED).items():
                 intervention=members,
             ),
         log:
-            f"<logs>/losses/{{model}}/{family}.log",
+            f"<logs>/losses/{{model}}/{job}.log",
         benchmark:
-            f"<benchmarks>/losses/{{model}}/{family}.tsv"
+            f"<benchmarks>/losses/{{model}}/{job}.tsv"
+        # The longest jobs come first: short ones are left for the end, when cores fall idle.
+        priority: 1
         conda:
             "../envs/models.yaml"
         resources:
@@ -38,6 +40,6 @@ for family, members in families(n for n in WITH_LOSSES if n in STEERED).items():
             settings=config["losses"],
             store=f"{RESULTS}/store/losses",
         message:
-            f"Measuring losses of {{wildcards.model}} under {family}"
+            f"Measuring losses of {{wildcards.model}} under {job}"
         script:
             "../workflow/scripts/measure_losses.py"

@@ -25,10 +25,10 @@ from refusal.submission import collect_source, write_bundle
 
 PAPER = r"""\documentclass{article}
 \usepackage{graphicx,natbib}
-\graphicspath{{../figures/}}
+\graphicspath{{figures/}}
 \input{numbers.tex}
 \begin{document}
-\citet{arditi2024} \input{../tables/main.tex} \includegraphics[width=1cm]{refusal.png}
+\citet{arditi2024} \input{tables/main.tex} \includegraphics[width=1cm]{refusal.png}
 \bibliographystyle{plainnat}\bibliography{references}
 \end{document}
 """

@@ -160,7 +160,6 @@ def test_parameters_get_no_gradient_and_hooks_are_gone():
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
-
 def test_nothing_to_ask_for_is_one_clear_line():
     model, _ = tiny_model("llama")
     with pytest.raises(InputError, match="prompts.sizes"):

@@ -28,6 +28,7 @@ DROPPED = (
     "dim_orthogonalisation fine_tuning dim_ablation_source dim_addition_source"
 )
 SMALLER = {
+    "split_by_family": False,
     "prompts": {"sizes": {"train": 10, "validation": 4, "test": 6, "text": 4}},
     "directions": {"filter": False, "random": {"draws": 2}},
     "selection": {"additions": [1]},

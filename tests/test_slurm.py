@@ -132,7 +132,7 @@ def test_a_study_runs_through_slurm_to_its_pdf_as_on_one_machine(cluster, tmp_pa
     # What is fetched or typeset stays on the machine that started the workflow.
     comments = ask(cluster, "squeue", "-h", "--states=all", "-o", "%k")
     submitted = set(re.findall(r"^rule_(\w+?)(?:_wildcards_.*)?$", comments, re.M))
-    assert {"organism", "activations", "generations_dim", "figures"} <= submitted
+    assert {"organism", "activations", "generations_interventions", "figures"} <= submitted
     assert not submitted & {"config", "paper", "tables", "claims"}
 
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "sliced.yaml"]

@@ -49,9 +49,9 @@ def folder(smoke_folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(smoke_run) -> Path:
-    """The copy after the smoke study has run."""
-    return smoke_run
+def finished(smoke_run, tmp_path_factory) -> Path:
+    """A copy in which the smoke study has run, to change things in."""
+    return shutil.copytree(smoke_run, tmp_path_factory.mktemp("finished") / "clone")
 
 
 def overlay(folder: Path, name: str, **sections) -> str:
@@ -241,14 +241,16 @@ def test_a_deleted_generation_reruns_only_what_depends_on_it(finished):
     content = (finished / target).read_bytes()
     (finished / target).unlink()
     rules = planned(finished)
-    assert {rule for rule in rules if rule.startswith("generations")} == {"generations_dim"}
+    assert {rule for rule in rules if rule.startswith("generations")} == {
+        "generations_interventions"
+    }
     assert not {rule for rule in rules if rule.startswith("losses")}
     assert not rules & (MODEL_JOBS | {"directions", "interventions", "geometry"})
     assert {"scores", "statistics", "claims", "paper"} <= rules
     done = snakemake(finished, str(target))
     assert done.returncode == 0, done.stdout
     assert (finished / target).read_bytes() == content
-    log = (finished / "logs/smoke/generations/neox-0/dim.log").read_text()
+    log = (finished / "logs/smoke/generations/neox-0/interventions.log").read_text()
     assert ": done" not in log, "a finished completion was generated again"
 
 
@@ -269,7 +271,7 @@ def test_one_line_adds_an_intervention(finished):
     target = RESULTS / "generations" / "neox-0" / "extra.parquet"
     done = snakemake(finished, str(target), study=study)
     assert done.returncode == 0, done.stdout
-    log = (finished / "logs/smoke/generations/neox-0/dim.log").read_text()
+    log = (finished / "logs/smoke/generations/neox-0/interventions.log").read_text()
     assert re.findall(r"(\S+): done", log) == ["extra"]
 
 

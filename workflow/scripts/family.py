@@ -1,4 +1,4 @@
-"""Run a family of interventions on one model, which is loaded once, and only if needed."""
+"""Run a job's interventions on one model, which is loaded once, and only if needed."""
 
 import logging
 from collections.abc import Callable, Sequence

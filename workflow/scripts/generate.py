@@ -1,4 +1,4 @@
-"""Complete the test prompts greedily under every intervention of one family."""
+"""Complete the test prompts greedily under every intervention."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Measure cross-entropy, capability and KL under every intervention of one family."""
+"""Measure cross-entropy, capability and KL under every intervention."""
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING

@@ -1,6 +1,6 @@
 """Keep finished results by the fingerprint of what made them.
 
-One job runs a whole family of interventions, so that the model is loaded once. When such a
+One job runs many interventions, so that the model is loaded once. When such a
 job is killed, or one of its files is deleted, Snakemake runs all of it again; whatever had
 been finished from exactly the same inputs is then taken from here instead.
 """
