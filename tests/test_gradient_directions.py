@@ -21,7 +21,6 @@ from refusal.gradient_directions import (
 )
 from refusal.interventions import Intervention, steering
 from refusal.operators import Operator
-from refusal.planted_measures import recovery
 
 PAIRS = [([5, 9, 11], [20, 21]), ([7, 30, 8], [22, 23]), ([12, 40, 13], [24, 25])]
 TARGETS = Targets(PAIRS, PAIRS[::-1], PAIRS[1:])
@@ -107,29 +106,26 @@ def test_the_loss_is_that_of_plain_loops():
     assert float(found) == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_the_descent_finds_the_planted_direction():
+def test_the_descent_lowers_the_loss_towards_that_of_the_planted_direction():
     """What the organism does beyond its base goes through one direction: so does the answer."""
     base = empty_base("llama")
-    organism = plant(base, directions=1)
-    with torch.no_grad():
-        prompts = torch.randint(7, 90, (24, 10), generator=torch.Generator().manual_seed(5))
-        said = {m: m(input_ids=prompts).logits[:, -1].argmax(-1) for m in (base, organism)}
-    wanted = [(p.tolist(), [int(t)]) for p, t in zip(prompts, said[base], strict=True)]
+    organism, prompts = plant(base, directions=1), IDS.repeat(4, 2)[:, :8].clone()
+    prompts[:, 0] = torch.arange(12)  # twelve prompts, all of them different
+    answers = logits(base, prompts)[:, -1].argmax(-1).tolist()
+    wanted = [(row.tolist(), [answer]) for row, answer in zip(prompts, answers, strict=True)]
     settings = GradientSettings(
-        steps=24,
-        check_every=8,
-        batch_size=24,
-        learning_rates=(0.1,),
-        addition_weight=0,
-        retain_weight=0,
+        steps=12, check_every=12, batch_size=12, learning_rates=(0.1,), addition_weight=0
     )
     asked = Targets(wanted, wanted, wanted)
-    found = gradient_directions(organism, 1, asked, asked, ADDITION, settings)
-    start = orthonormal_rows(
-        torch.randn(1, WIDTH, generator=torch.Generator().manual_seed(settings.seed))
-    )
-    truth = planted_basis()[:1]
-    assert recovery(truth, found.basis)[-1] > 5 * recovery(truth, start)[-1]
+
+    def loss(basis):
+        generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            return float(direction_loss(organism, basis, asked, ADDITION, settings, generator))
+
+    found = gradient_directions(organism, 1, asked, asked, ADDITION, settings).basis
+    assert loss(planted_basis()[:1]) < loss(unit_rows(1)) - 0.1
+    assert loss(found) < loss(unit_rows(1)) - 0.1
 
 
 def test_the_basis_of_a_cone_is_orthonormal_and_chosen_by_validation():

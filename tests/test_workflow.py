@@ -223,6 +223,21 @@ def test_planted_organisms_are_proved_and_listed(finished):
     assert max(proof["change_outside_subspace"].values()) < 1e-8
 
 
+def test_estimators_run_on_planted_organisms(finished):
+    tables = finished / RESULTS / "planted" / "estimators"
+    summary, split = (pd.read_parquet(tables / f"{name}.parquet") for name in ("summary", "split"))
+    assert {"none", "oracle_removal-k2", "cone2_removal-k2", "leace"} <= set(summary.intervention)
+    truth = summary.query("metric == 'kl_helpful_only' and intervention == 'oracle_removal-k2'")
+    assert truth.value.max() < 1e-5
+    # The base keeps U empty, so all that it represents lies outside.
+    base = split.query("model == 'helpful_only' and metric == 'inside'")
+    assert base.value.max() < 1e-5
+    recovery = pd.read_parquet(tables / "recovery.parquet").query("method == 'oracle'")
+    assert recovery.value.max() == pytest.approx(1, abs=1e-5)
+    candidates = pd.read_parquet(tables / "candidates.parquet")
+    assert set(candidates.method) == {"dim", "inlp_faithful", "inlp_corrected", "truth"}
+
+
 def test_a_plotting_function_reruns_no_model_job(finished):
     module = finished / "workflow/scripts/refusal/figures/comparison.py"
     before = module.stat()
@@ -388,4 +403,5 @@ def test_the_planted_study_plants_every_rank_and_seed_in_every_base(folder):
         "24",
         "24",
     )
+    assert (jobs["planted_estimators"], jobs["planted_tables"]) == ("24", "4")
     assert "organism" not in jobs and "paper" not in jobs

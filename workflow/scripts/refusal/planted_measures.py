@@ -150,19 +150,23 @@ def kept_text(gap: Estimate, perplexity_ratio: float, bound: float) -> tuple[Est
 
 
 def means_over_organisms(table: pd.DataFrame, keys: list[str], confidence: float) -> pd.DataFrame:
-    """Mean of `value` over accepted organisms with Student's t: rows of the same columns.
+    """Mean of `value` over accepted organisms with Student's t, one row per key.
 
     Args:
-        table: columns organism, accepted, value, low, high, n, `keys` and others, which are left
-            empty. One row per organism and key.
+        table: columns organism, accepted, value, `keys` and others, which are kept where all
+            organisms agree and left empty elsewhere. One row per organism and key.
 
     Returns:
-        A row per key with organism "mean", n the number of organisms with a value.
+        Columns of `table`, and low, high and n, the number of organisms with a value; organism is
+        "mean". Empty if no organism is accepted.
     """
     rows = []
-    for key, group in table[table.accepted].groupby(keys, sort=False, dropna=False):
+    for _, group in table[table.accepted].groupby(keys, sort=False, dropna=False):
+        shared = {name: group[name].iloc[0] for name in group if group[name].nunique() == 1}
         value, low, high = student_mean(group.value, confidence)
         n = int(np.isfinite(group.value.astype(float)).sum())
-        found = {"organism": MEAN, "accepted": True, "value": value, "low": low, "high": high}
-        rows.append(dict(zip(keys, key, strict=True)) | found | {"n": n})
-    return pd.DataFrame(rows, columns=table.columns)
+        found = {"organism": MEAN, "value": value, "low": low, "high": high, "n": n}
+        rows.append(shared | found)
+    columns = list(dict.fromkeys([*table.columns, "low", "high", "n"]))
+    means = pd.DataFrame(rows, columns=columns)
+    return means.astype({name: table[name].dtype for name in table.columns})
