@@ -534,7 +534,7 @@ def run_outputs():
         outputs += ["<results>/planted/organisms.parquet"]
         outputs += [
             f"<results>/planted/estimators/{table}.parquet"
-            for table in ("summary", "recovery", "split", "candidates")
+            for table in ("outcomes", "recovery", "split", "candidates")
         ]
     return outputs
 

@@ -1,7 +1,7 @@
 """Estimators on planted organisms: how much of the known subspace U and of its effect each finds.
 
 REQUIRED INPUTS: planted/<organism>/, planted/bases/<base>/, prompts/prompts.parquet
-OUTPUTS: planted/<organism>/estimators/: responses.parquet (with text), summary.parquet (every
+OUTPUTS: planted/<organism>/estimators/: responses.parquet (with text), outcomes.parquet (every
     intervention), recovery.parquet (of U, by number of directions), split.parquet (mean
     difference inside and outside U, by layer), candidates.parquet (scores, and why the filters of
     a method reject a candidate, U itself among them);
@@ -19,7 +19,7 @@ rule planted_estimators:
         prompts=rules.prompts.output[0],
     output:
         responses="<results>/planted/{organism}/estimators/responses.parquet",
-        summary="<results>/planted/{organism}/estimators/summary.parquet",
+        outcomes="<results>/planted/{organism}/estimators/outcomes.parquet",
         recovery="<results>/planted/{organism}/estimators/recovery.parquet",
         split="<results>/planted/{organism}/estimators/split.parquet",
         candidates="<results>/planted/{organism}/estimators/candidates.parquet",
@@ -60,7 +60,7 @@ rule planted_tables:
     log:
         "<logs>/planted_tables/{table}.log",
     wildcard_constraints:
-        table="summary|recovery|split|candidates",
+        table="outcomes|recovery|split|candidates",
     conda:
         "../envs/statistics.yaml"
     params:

@@ -265,6 +265,7 @@ def test_tables_have_the_columns_that_the_page_says(smoke_run):
     summary = pd.read_parquet(results / "statistics/summary.parquet")
     placeholders = {"<model>": set(summary.model), "<intervention>": set(summary.intervention)}
     placeholders |= {"<method>": {"dim", "inlp_faithful", "inlp_corrected"}}
+    placeholders |= {"<organism>": {"llama-0-k2-0"}}
     found = set()
     for path in results.rglob("*.parquet"):
         if path.relative_to(results).parts[0] == "store":

@@ -225,9 +225,9 @@ def test_planted_organisms_are_proved_and_listed(finished):
 
 def test_estimators_run_on_planted_organisms(finished):
     tables = finished / RESULTS / "planted" / "estimators"
-    summary, split = (pd.read_parquet(tables / f"{name}.parquet") for name in ("summary", "split"))
-    assert {"none", "oracle_removal-k2", "cone2_removal-k2", "leace"} <= set(summary.intervention)
-    truth = summary.query("metric == 'kl_helpful_only' and intervention == 'oracle_removal-k2'")
+    outcomes, split = (pd.read_parquet(tables / f"{n}.parquet") for n in ("outcomes", "split"))
+    assert {"none", "oracle_removal-k2", "cone2_removal-k2", "leace"} <= set(outcomes.intervention)
+    truth = outcomes.query("metric == 'kl_helpful_only' and intervention == 'oracle_removal-k2'")
     assert truth.value.max() < 1e-5
     # The base keeps U empty, so all that it represents lies outside.
     base = split.query("model == 'helpful_only' and metric == 'inside'")

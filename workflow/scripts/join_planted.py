@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # What organisms share of a row; candidates and their layers differ between them.
 KEYS = {
-    "summary": ["planted_rank", "intervention", "dataset", "metric"],
+    "outcomes": ["planted_rank", "intervention", "dataset", "metric"],
     "recovery": ["planted_rank", "method", "scope", "directions"],
     "split": ["planted_rank", "model", "position", "layer", "metric"],
 }

@@ -395,7 +395,7 @@ def main(snakemake: "snakemake") -> None:
     recipes = {name: intervention.recipe for name, intervention in interventions.items()}
     oracle_name = f"{ORACLE}_removal-k{rank}"
     bound = params.settings["perplexity_max"]
-    write("summary", outcome_table(outcomes, recipes, oracle_name, bound, intervals))
+    write("outcomes", outcome_table(outcomes, recipes, oracle_name, bound, intervals))
 
 
 if __name__ == "__main__":
