@@ -10,7 +10,7 @@ TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
+.PHONY: paper smoke planted verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@start=$$SECONDS; \
@@ -29,6 +29,9 @@ archive: .venv/installed tex  ## pack a finished study into one file, and its pa
 artifact: .venv/installed  ## expect the values of a finished run from now on, and write ARTIFACT.md
 	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
 	$(BIN)/python workflow/scripts/write_artifact.py
+
+planted: .venv/installed  ## train organisms whose refusal subspace is known, and prove that it is
+	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
 	$(BIN)/python -m pytest

@@ -92,6 +92,15 @@ def test_null_removes_an_entry():
         (judged(parse="yes"), ["judges.a.parse", "yes"]),
         (judged(rule="published"), ["judges.a.rule", "wildguard", "give one of strict"]),
         ({"judges": {"oracle": JUDGE}}, ["judges", "oracle", "not the name of a judge"]),
+        ({"planted": {"ranks": [9]}}, ["planted.ranks", "9", "8 directions"]),
+        (
+            {"planted": {"ranks": [1], "bases": {"llama-0": None}}},
+            ["planted.bases", "none is named"],
+        ),
+        (
+            {"planted": {"bases": {"a": {"architecture": "gemma2", "seed": 0}}}},
+            ["planted.bases.a.architecture", "gemma2"],
+        ),
         ({"interventions": {"a": {"alpha": 1}}}, ["interventions.a", "operator"]),
         ({"interventions": {"a": {"operator": "none", "beta": 1}}}, ["beta", "interventions.a"]),
     ],

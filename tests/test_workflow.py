@@ -209,6 +209,20 @@ def test_every_job_has_a_benchmark(finished):
     assert MODEL_JOBS - {"corpora"} <= made
 
 
+def test_planted_organisms_are_proved_and_listed(finished):
+    """One too raw to refuse is listed with its reasons, and exact all the same."""
+    planted = finished / RESULTS / "planted"
+    table = pd.read_parquet(planted / "organisms.parquet").set_index("organism")
+    assert list(table.index) == ["llama-0-k2-0"]
+    assert table.logit_difference.max() < 1e-4
+    assert (table.reasons == "").eq(table.accepted).all()
+    rates = pd.read_parquet(planted / "rates.parquet")
+    conditions = {"helpful_only", "none", "subspace", "norms_alone", "random-0", "part-1"}
+    assert set(rates.condition) == conditions
+    proof = json.loads((planted / "llama-0-k2-0" / "proof.json").read_text())
+    assert max(proof["change_outside_subspace"].values()) < 1e-8
+
+
 def test_a_plotting_function_reruns_no_model_job(finished):
     module = finished / "workflow/scripts/refusal/figures/comparison.py"
     before = module.stat()
@@ -363,3 +377,15 @@ def test_a_dry_run_of_a_study_prints_its_jobs_and_an_estimate(folder, study):
     assert jobs and "Estimate for" in before and "together" in before
     for name, model in models.items():
         assert (name in before) == bool(model)
+
+
+def test_the_planted_study_plants_every_rank_and_seed_in_every_base(folder):
+    done = snakemake(folder, "-n", study="studies/planted.yaml")
+    assert done.returncode == 0, done.stdout[-3000:]
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout.partition("Job stats:")[2], flags=re.M))
+    assert (jobs["planted_base"], jobs["planted_organism"], jobs["planted_proof"]) == (
+        "2",
+        "24",
+        "24",
+    )
+    assert "organism" not in jobs and "paper" not in jobs

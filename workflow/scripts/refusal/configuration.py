@@ -28,16 +28,21 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     for section in ("models", "interventions", "judges", "external_runs"):
         if isinstance(config.get(section), Mapping):
             config[section] = {k: v for k, v in config[section].items() if v is not None}
+    if isinstance(planted := config.get("planted"), Mapping) and planted.get("bases"):
+        bases = {k: v for k, v in sorted(planted["bases"].items()) if v is not None}
+        config["planted"] = {**planted, "bases": bases}
     validator = jsonschema.Draft202012Validator(schema)
     for error in validator.iter_errors(config):
         raise InputError(_one_line(error))
     config = _with_defaults(config, schema, schema)
     judge = schema["properties"]["judges"]["additionalProperties"]
     config["judges"] = {k: _with_defaults(v, judge, schema) for k, v in config["judges"].items()}
-    if not config["models"] and not config["external_runs"]:
+    if not (config["models"] or config["external_runs"] or config["planted"]["ranks"]):
         raise InputError(
-            "config: models: none is named. Remedy: name a model, or a run in external_runs."
+            "config: models: none is named. Remedy: name a model, a run in external_runs, or a "
+            "rank in planted.ranks."
         )
+    _check_planted(config["planted"])
     _check_models(config["models"])
     _check_prompt_source(config["prompts"], config["experiments"])
     _check_compared_runs(config["compare"])
@@ -109,6 +114,18 @@ def _check_models(models: Mapping[str, Mapping]) -> None:
                 f"{key}: `{extra[0]}` only applies to loaded models; remove it, "
                 "or give `path` instead of `architecture`."
             )
+
+
+def _check_planted(planted: Mapping) -> None:
+    """Every rank has to fit into what bases keep empty, and there has to be a base."""
+    for rank in planted["ranks"]:
+        if rank > planted["reserved"]:
+            raise InputError(
+                f"config: planted.ranks: {rank}, but bases keep {planted['reserved']} directions "
+                "empty; raise planted.reserved, or lower the rank."
+            )
+    if planted["ranks"] and not planted["bases"]:
+        raise InputError("config: planted.bases: none is named; name one, or set ranks to [].")
 
 
 def _check_checkpoint_path(key: str, path: str) -> None:
