@@ -209,20 +209,6 @@ def test_every_job_has_a_benchmark(finished):
     assert MODEL_JOBS - {"corpora"} <= made
 
 
-def test_planted_organisms_are_proved_and_listed(finished):
-    """One too raw to refuse is listed with its reasons, and exact all the same."""
-    planted = finished / RESULTS / "planted"
-    table = pd.read_parquet(planted / "organisms.parquet").set_index("organism")
-    assert list(table.index) == ["llama-0-k2-0"]
-    assert table.logit_difference.max() < 1e-4
-    assert (table.reasons == "").eq(table.accepted).all()
-    rates = pd.read_parquet(planted / "rates.parquet")
-    conditions = {"helpful_only", "none", "subspace", "norms_alone", "random-0", "part-1"}
-    assert set(rates.condition) == conditions
-    proof = json.loads((planted / "llama-0-k2-0" / "proof.json").read_text())
-    assert max(proof["change_outside_subspace"].values()) < 1e-8
-
-
 def test_a_plotting_function_reruns_no_model_job(finished):
     module = finished / "workflow/scripts/refusal/figures/comparison.py"
     before = module.stat()
