@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 CORES ?= all
+# Processes of `make test`; three keep two cores busy, since some tests wait for others' jobs.
+WORKERS ?= 3
 STUDY ?= organisms
 BIN := .venv/bin
 TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
@@ -34,7 +36,7 @@ planted: .venv/installed  ## train organisms whose refusal subspace is known, an
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
 
 bench: .venv/installed  ## print the speed ratios of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py

@@ -1,17 +1,30 @@
 """Tiny random models of every architecture, made here: no test downloads anything."""
 
+import os
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from command_line import SMOKE_STUDY, clone, snakemake
+from filelock import FileLock
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.tokenization_utils_base import PreTrainedTokenizerBase
 
 torch.set_num_threads(1)
+
+# Files that run whole studies: they begin first, so that no process is left with one of them.
+LONG = ("test_workflow", "test_conda", "test_recovery", "test_slurm", "test_rehearsal")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One file is one group of pytest-xdist, since its fixtures are made once; long ones first."""
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 ARCHITECTURES = (
     "llama",
@@ -138,16 +151,21 @@ def architecture(request) -> str:
 
 @pytest.fixture(scope="session")
 def smoke_folder(tmp_path_factory) -> Path:
-    """A copy of the repository as a fresh clone would have it, in which the smoke study is run."""
+    """A copy of the repository as a fresh clone would have it, in which the smoke study can run."""
     return clone(tmp_path_factory.mktemp("smoke"))
 
 
 @pytest.fixture(scope="session")
-def smoke_run(smoke_folder) -> Path:
-    """The copy after the smoke study ran uninterrupted on this machine: what others are held to.
+def smoke_run(tmp_path_factory) -> Path:
+    """A copy after the smoke study ran uninterrupted on this machine: what others are held to.
 
-    Tests of the workflow change things in it afterwards; they are the last that run.
+    The processes of the tests share it, so nobody may change it.
     """
-    done = snakemake(smoke_folder, study=SMOKE_STUDY)
-    assert done.returncode == 0, done.stdout[-6000:]
-    return smoke_folder
+    base = tmp_path_factory.getbasetemp()
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "smoke_run"
+    with FileLock(f"{shared}.lock"):
+        if not shared.exists():
+            (shared / "printed.txt").write_text(snakemake(clone(shared), study=SMOKE_STUDY).stdout)
+    printed = (shared / "printed.txt").read_text()
+    assert (shared / "results/smoke/paper/main.pdf").exists(), printed[-6000:]
+    return shared

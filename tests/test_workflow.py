@@ -49,9 +49,9 @@ def folder(smoke_folder) -> Path:
 
 
 @pytest.fixture(scope="module")
-def finished(smoke_run) -> Path:
-    """The copy after the smoke study has run."""
-    return smoke_run
+def finished(smoke_run, tmp_path_factory) -> Path:
+    """A copy in which the smoke study has run, to change things in."""
+    return shutil.copytree(smoke_run, tmp_path_factory.mktemp("finished") / "clone")
 
 
 def overlay(folder: Path, name: str, **sections) -> str:
