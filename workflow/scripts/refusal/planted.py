@@ -6,7 +6,8 @@ subspace, while the base stays frozen:
 
 - writers (early blocks) may change what they write inside U only, from their own heads and neurons
   and from new ones;
-- readers (later blocks) gain a view of U and of nothing else.
+- readers (later blocks) gain a view of U and of nothing else; their new heads and neurons read
+  U alone, and so write nothing where it is empty.
 
 Whatever the planted organism does beyond its base is thus mediated by U: with U removed from
 everything that is written, it computes the base's logits. The changes are baked into the weights,
@@ -285,6 +286,18 @@ class _NewRows(nn.Module):
         return torch.cat([weight[: self.start], self.rows])
 
 
+class _NewColumns(nn.Module):
+    """A matrix whose columns from `start` on (of new heads or neurons) are trained."""
+
+    def __init__(self, start: int, weight: Tensor) -> None:
+        super().__init__()
+        self.start = start
+        self.columns = nn.Parameter(torch.zeros(len(weight), weight.shape[1] - start))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return torch.cat([weight[:, : self.start], self.columns], dim=1)
+
+
 @contextmanager
 def planting(
     base: PreTrainedModel, basis: Tensor, settings: Mapping, seed: int
@@ -307,7 +320,7 @@ def planting(
             if index < settings["writer_blocks"]:
                 changed += _let_write(block, old[index], basis, settings["new_std"])
             else:
-                changed += _let_read(block, basis, settings["reader_std"])
+                changed += _let_read(block, old[index], basis, settings["reader_std"])
 
     def reduce(module: nn.Linear, args: tuple, output: Tensor) -> Tensor:
         return dropout.reduce(output, basis) if model.training else output
@@ -340,9 +353,21 @@ def _let_write(block: nn.Module, old: nn.Module, basis: Tensor, std: float) -> l
     return changed
 
 
-def _let_read(block: nn.Module, basis: Tensor, std: float) -> list[nn.Module]:
-    """Train what a block reads of U."""
+def _let_read(block: nn.Module, old: nn.Module, basis: Tensor, std: float) -> list[nn.Module]:
+    """Train what a block reads of U, and what its new heads and neurons make of it.
+
+    These read nothing else, and so write nothing where U is empty.
+    """
+    changed = [matrix for _, matrix in reading_matrices(block)]
     for gain, matrix in reading_matrices(block):
         reader = _Reader(basis, gain, matrix.out_features, std)
         parametrize.register_parametrization(matrix, "weight", reader)
-    return [matrix for _, matrix in reading_matrices(block)]
+    for matrix, before in (
+        (block.self_attn.o_proj, old.self_attn.o_proj),
+        (block.mlp.down_proj, old.mlp.down_proj),
+    ):
+        if matrix.in_features > before.in_features:
+            new = _NewColumns(before.in_features, matrix.weight)
+            parametrize.register_parametrization(matrix, "weight", new)
+            changed.append(matrix)
+    return changed
