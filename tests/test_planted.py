@@ -126,15 +126,15 @@ def test_a_planted_checkpoint_is_an_ordinary_one(base, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model), atol=0, rtol=0)
 
 
-def test_every_row_keeps_a_projection_down_to_one_direction():
+def test_every_reduced_row_keeps_one_direction():
     settings = SETTINGS["dropout"] | {"share": 1.0}
     dropout = planted.SubspaceDropout(4, settings, seed=0)
     dropout.draw(200)
     kept = dropout.kept.detach()
     torch.testing.assert_close(kept @ kept, kept, atol=1e-5, rtol=0)
-    sizes = [round(float(one.trace())) for one in kept]
-    # Half of the rows keep one adversary, the others 1 to 3 random directions.
-    assert set(sizes) == {1, 2, 3} and sizes.count(1) > 100
+    torch.testing.assert_close(kept.diagonal(dim1=1, dim2=2).sum(1), torch.ones(200))
+    # Half of them are the two adversaries.
+    assert 0.3 < 1 - len(kept.round(decimals=4).unique(dim=0)) / 200 < 0.7
     whole = planted.SubspaceDropout(4, settings | {"share": 0.0}, seed=0)
     whole.draw(3)
     torch.testing.assert_close(whole.kept.detach(), torch.eye(4).expand(3, 4, 4))

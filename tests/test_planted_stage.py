@@ -1,10 +1,11 @@
-"""The scripts of the planted stage, one after the other, on an organism too raw to refuse."""
+"""The scripts of the planted stage, on an organism too raw to refuse, and their search."""
 
 import json
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
+import torch
 from test_organisms import SAFETY
 from test_planted_training import (  # noqa: F401 (fixtures)
     PLANTING,
@@ -18,8 +19,10 @@ import list_planted
 import plant_refusal
 import prove_planted
 import write_planted_corpus
+from refusal.functional_rank import Part
 from refusal.organisms import save_organism
 from refusal.planted_training import save_subspace
+from refusal.statistics import Intervals
 
 ORGANISM = {"base": "b", "rank": 2, "seed": 0}
 PROOF = {
@@ -114,3 +117,32 @@ def test_every_condition_is_measured(stage):
     conditions = {"helpful_only", "none", "subspace", "norms_alone", "random-0", "part-1"}
     assert set(rates.condition) == conditions
     assert set(rates.organism) == {"o"} and set(rates.split) == {"validation", "test"}
+
+
+@pytest.mark.parametrize("rank, true", [(1, 1), (2, 1), (4, 3), (8, 1), (8, 5), (8, 8)])
+def test_the_search_ends_at_the_smallest_part_that_ends_refusal(monkeypatch, rank, true):
+    """Bisection over sizes, and a table that lacks the sizes that it passed over."""
+    sizes = []
+
+    def strongest_part(model, basis, directions, size, *_):
+        sizes.append(size)
+        return Part(basis[:size], "gradient"), 0.0 if size >= true else 1.0
+
+    monkeypatch.setattr(prove_planted, "strongest_part", strongest_part)
+    for name in ("subspace_coordinates", "principal_directions", "post_instruction_tokens"):
+        monkeypatch.setattr(prove_planted, name, lambda *_: [])
+    organism = SimpleNamespace(
+        model=None, tokenizer=None, basis=torch.eye(rank), refusal_tokens=[], share_refused=None
+    )
+    organism.sequences, organism.settings = lambda *_: [], PROOF
+    parts = prove_planted.find_parts(organism, 2)
+    assert [len(part.basis) for part in parts] == sizes and len(sizes) <= 3
+    conditions = {"none": 1.0, "subspace": 0.0} | {f"part-{s}": float(s < true) for s in sizes}
+    rows = [
+        {"label": "harmful", "split": s, "id": str(i), "condition": c, "refused": r}
+        for c, r in conditions.items()
+        for s in ("validation", "test")
+        for i in range(4)
+    ]
+    found = prove_planted.ranks(pd.DataFrame(rows), rank, 0.1, Intervals(0.95, 20, 0))
+    assert found["test"] == {"value": true, "low": true, "high": true}

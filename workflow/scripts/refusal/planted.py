@@ -186,13 +186,12 @@ def make_blind(matrices: list[tuple[Tensor, nn.Linear]], basis: Tensor) -> None:
 
 
 class SubspaceDropout:
-    """Keeps a part of U of what the writers write, another one for every row of a batch.
+    """Keeps one direction of U of what the writers write, another one in every row of a batch.
 
-    Refusal has to survive on what is kept, down to a single direction: if each direction of U
-    suffices by itself, no k - 1 of them can be removed to end refusal, and the functional rank is
-    k. Half of the reduced rows keep a random part of 1 to k - 1 directions. The others keep one
-    direction of `adversaries` [n, k], which follow the gradient of the loss to where refusal is
-    weakest, and now and then start anew.
+    Refusal has to survive on it: if each direction of U suffices by itself, no k - 1 of them can
+    be removed to end refusal, and the functional rank is k. Half of the reduced rows keep a random
+    direction, the others one of `adversaries` [n, k], which follow the gradient of the loss to
+    where refusal is weakest, and now and then start anew.
 
     `settings`: share (of the rows that are reduced), adversaries (n), learning_rate (of Adam),
     restart (share of the adversaries that start anew at every step).
@@ -215,22 +214,13 @@ class SubspaceDropout:
         if self.rank == 1:
             return
         self._follow_gradient()
-        kept = torch.eye(self.rank).repeat(rows, 1, 1)
         reduced = torch.rand(rows, generator=self.generator) < self.settings["share"]
         searched = torch.rand(rows, generator=self.generator) < 0.5
         member = torch.randint(len(self.adversaries), (rows,), generator=self.generator)
-        one = F.normalize(self.adversaries, dim=-1)[member]
-        one = one[:, :, None] * one[:, None, :]
-        kept = torch.where(reduced[:, None, None], self._random_parts(rows), kept)
-        self.kept = torch.where((reduced & searched)[:, None, None], one, kept)
-
-    def _random_parts(self, rows: int) -> Tensor:
-        """Projections [rows, k, k] on random parts of 1 to k - 1 directions."""
-        draw = torch.randn(rows, self.rank, self.rank, generator=self.generator)
-        turn = torch.linalg.qr(draw)[0]
-        size = torch.randint(1, self.rank, (rows, 1, 1), generator=self.generator)
-        turn = turn * (torch.arange(self.rank) < size)
-        return turn @ turn.mT
+        found = F.normalize(self.adversaries, dim=-1)[member]
+        direction = torch.where(searched[:, None], found, self._directions(rows))
+        one = direction[:, :, None] * direction[:, None, :]
+        self.kept = torch.where(reduced[:, None, None], one, torch.eye(self.rank))
 
     def _follow_gradient(self) -> None:
         """Move the adversaries by the gradient of the last loss; restart some."""
