@@ -50,6 +50,4 @@ def plant(base, directions: int = RANK):
         for name, parameter in model.named_parameters():
             if name.endswith("coordinates"):
                 parameter.data[:directions].normal_(0, 0.3, generator=generator)
-            if name.endswith("columns"):
-                parameter.data.normal_(0, 0.3, generator=generator)
     return model

@@ -93,14 +93,11 @@ def test_removing_the_subspace_gives_the_base_exactly(base):
 def test_changes_lie_where_they_may(base):
     model, wide = plant(base), planted.widened(base, SETTINGS["heads"], SETTINGS["neurons"])
     complement = torch.eye(WIDTH) - basis().T @ basis()
-    matrices = [planted.writing_matrices(m) for m in (model, wide, base)]
-    for number, (new, old, before) in enumerate(zip(*matrices, strict=True)):
+    pairs = zip(planted.writing_matrices(model), planted.writing_matrices(wide), strict=True)
+    for number, (new, old) in enumerate(pairs):
         change = (new.weight - old.weight).detach()
-        assert float(change.abs().max()) > 0.1
-        if number < 2 * SETTINGS["writer_blocks"]:
-            assert float((complement @ change).abs().max()) < 1e-5
-        else:  # readers: what is new writes anywhere, since it reads U alone
-            assert torch.equal(new.weight[:, : before.in_features], before.weight)
+        assert float((complement @ change).abs().max()) < 1e-5
+        assert (float(change.abs().max()) > 0.1) == (number < 2 * SETTINGS["writer_blocks"])
     for block, old_block in list(zip(decoder_layers(model), decoder_layers(wide), strict=True))[1:]:
         for (gain, new), (_, old) in zip(
             planted.reading_matrices(block), planted.reading_matrices(old_block), strict=True
@@ -126,15 +123,15 @@ def test_a_planted_checkpoint_is_an_ordinary_one(base, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model), atol=0, rtol=0)
 
 
-def test_every_reduced_row_keeps_one_direction():
+def test_every_row_keeps_a_projection_down_to_one_direction():
     settings = SETTINGS["dropout"] | {"share": 1.0}
     dropout = planted.SubspaceDropout(4, settings, seed=0)
     dropout.draw(200)
     kept = dropout.kept.detach()
     torch.testing.assert_close(kept @ kept, kept, atol=1e-5, rtol=0)
-    torch.testing.assert_close(kept.diagonal(dim1=1, dim2=2).sum(1), torch.ones(200))
-    # Half of them are the two adversaries.
-    assert 0.3 < 1 - len(kept.round(decimals=4).unique(dim=0)) / 200 < 0.7
+    sizes = [round(float(one.trace())) for one in kept]
+    # Half of the rows keep one adversary, the others 1 to 3 random directions.
+    assert set(sizes) == {1, 2, 3} and sizes.count(1) > 100
     whole = planted.SubspaceDropout(4, settings | {"share": 0.0}, seed=0)
     whole.draw(3)
     torch.testing.assert_close(whole.kept.detach(), torch.eye(4).expand(3, 4, 4))
@@ -176,7 +173,7 @@ def test_dropout_acts_in_training_alone_and_on_u_alone(base):
 def test_only_planted_parts_are_trained(base):
     with planted.planting(base, basis(), SETTINGS, seed=0) as (model, _):
         trained = {n.rpartition(".")[2] for n, p in model.named_parameters() if p.requires_grad}
-        assert trained == {"coordinates", "weights", "rows", "columns"}
+        assert trained == {"coordinates", "weights", "rows"}
     again = [plant(base).state_dict() for _ in range(2)]
     assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
 

@@ -6,8 +6,7 @@ subspace, while the base stays frozen:
 
 - writers (early blocks) may change what they write inside U only, from their own heads and neurons
   and from new ones;
-- readers (later blocks) gain a view of U and of nothing else; their new heads and neurons read
-  U alone, and so write nothing where it is empty.
+- readers (later blocks) gain a view of U and of nothing else.
 
 Whatever the planted organism does beyond its base is thus mediated by U: with U removed from
 everything that is written, it computes the base's logits. The changes are baked into the weights,
@@ -186,12 +185,13 @@ def make_blind(matrices: list[tuple[Tensor, nn.Linear]], basis: Tensor) -> None:
 
 
 class SubspaceDropout:
-    """Keeps one direction of U of what the writers write, another one in every row of a batch.
+    """Keeps a part of U of what the writers write, another one for every row of a batch.
 
-    Refusal has to survive on it: if each direction of U suffices by itself, no k - 1 of them can
-    be removed to end refusal, and the functional rank is k. Half of the reduced rows keep a random
-    direction, the others one of `adversaries` [n, k], which follow the gradient of the loss to
-    where refusal is weakest, and now and then start anew.
+    Refusal has to survive on what is kept, down to a single direction: if each direction of U
+    suffices by itself, no k - 1 of them can be removed to end refusal, and the functional rank is
+    k. Half of the reduced rows keep a random part of 1 to k - 1 directions. The others keep one
+    direction of `adversaries` [n, k], which follow the gradient of the loss to where refusal is
+    weakest, and now and then start anew.
 
     `settings`: share (of the rows that are reduced), adversaries (n), learning_rate (of Adam),
     restart (share of the adversaries that start anew at every step).
@@ -214,13 +214,22 @@ class SubspaceDropout:
         if self.rank == 1:
             return
         self._follow_gradient()
+        kept = torch.eye(self.rank).repeat(rows, 1, 1)
         reduced = torch.rand(rows, generator=self.generator) < self.settings["share"]
         searched = torch.rand(rows, generator=self.generator) < 0.5
         member = torch.randint(len(self.adversaries), (rows,), generator=self.generator)
-        found = F.normalize(self.adversaries, dim=-1)[member]
-        direction = torch.where(searched[:, None], found, self._directions(rows))
-        one = direction[:, :, None] * direction[:, None, :]
-        self.kept = torch.where(reduced[:, None, None], one, torch.eye(self.rank))
+        one = F.normalize(self.adversaries, dim=-1)[member]
+        one = one[:, :, None] * one[:, None, :]
+        kept = torch.where(reduced[:, None, None], self._random_parts(rows), kept)
+        self.kept = torch.where((reduced & searched)[:, None, None], one, kept)
+
+    def _random_parts(self, rows: int) -> Tensor:
+        """Projections [rows, k, k] on random parts of 1 to k - 1 directions."""
+        draw = torch.randn(rows, self.rank, self.rank, generator=self.generator)
+        turn = torch.linalg.qr(draw)[0]
+        size = torch.randint(1, self.rank, (rows, 1, 1), generator=self.generator)
+        turn = turn * (torch.arange(self.rank) < size)
+        return turn @ turn.mT
 
     def _follow_gradient(self) -> None:
         """Move the adversaries by the gradient of the last loss; restart some."""
@@ -276,18 +285,6 @@ class _NewRows(nn.Module):
         return torch.cat([weight[: self.start], self.rows])
 
 
-class _NewColumns(nn.Module):
-    """A matrix whose columns from `start` on (of new heads or neurons) are trained."""
-
-    def __init__(self, start: int, weight: Tensor) -> None:
-        super().__init__()
-        self.start = start
-        self.columns = nn.Parameter(torch.zeros(len(weight), weight.shape[1] - start))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        return torch.cat([weight[:, : self.start], self.columns], dim=1)
-
-
 @contextmanager
 def planting(
     base: PreTrainedModel, basis: Tensor, settings: Mapping, seed: int
@@ -310,7 +307,7 @@ def planting(
             if index < settings["writer_blocks"]:
                 changed += _let_write(block, old[index], basis, settings["new_std"])
             else:
-                changed += _let_read(block, old[index], basis, settings["reader_std"])
+                changed += _let_read(block, basis, settings["reader_std"])
 
     def reduce(module: nn.Linear, args: tuple, output: Tensor) -> Tensor:
         return dropout.reduce(output, basis) if model.training else output
@@ -343,21 +340,9 @@ def _let_write(block: nn.Module, old: nn.Module, basis: Tensor, std: float) -> l
     return changed
 
 
-def _let_read(block: nn.Module, old: nn.Module, basis: Tensor, std: float) -> list[nn.Module]:
-    """Train what a block reads of U, and what its new heads and neurons make of it.
-
-    These read nothing else, and so write nothing where U is empty.
-    """
-    changed = [matrix for _, matrix in reading_matrices(block)]
+def _let_read(block: nn.Module, basis: Tensor, std: float) -> list[nn.Module]:
+    """Train what a block reads of U."""
     for gain, matrix in reading_matrices(block):
         reader = _Reader(basis, gain, matrix.out_features, std)
         parametrize.register_parametrization(matrix, "weight", reader)
-    for matrix, before in (
-        (block.self_attn.o_proj, old.self_attn.o_proj),
-        (block.mlp.down_proj, old.mlp.down_proj),
-    ):
-        if matrix.in_features > before.in_features:
-            new = _NewColumns(before.in_features, matrix.weight)
-            parametrize.register_parametrization(matrix, "weight", new)
-            changed.append(matrix)
-    return changed
+    return [matrix for _, matrix in reading_matrices(block)]

@@ -79,8 +79,10 @@ def changes_outside(
     wide = widened(base, settings["heads"], settings["neurons"])
     make_blind(all_reading_matrices(wide), basis)
     start = settings["writer_blocks"]
-    pairs = zip(writing_matrices(organism), writing_matrices(wide), strict=True)
-    written = [(new.weight - old.weight).T for new, old in list(pairs)[: 2 * start]]
+    written = [
+        (new.weight - old.weight).T
+        for new, old in zip(writing_matrices(organism), writing_matrices(wide), strict=True)
+    ]
     read = [
         (new.weight - old.weight) * gain
         for block, before in zip(
