@@ -6,15 +6,15 @@ CORES ?= all
 WORKERS ?= 3
 STUDY ?= organisms
 BIN := .venv/bin
-TEX_PACKAGES := texlive-latex-base texlive-latex-recommended texlive-latex-extra \
-	texlive-fonts-recommended texlive-science latexmk lmodern cm-super-minimal poppler-utils
+TEX_PACKAGES := $(shell cat envs/tex.txt)
 
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper smoke planted verify archive artifact test bench bench-gpu compare environments lint tex slurm clean
+.PHONY: paper smoke planted verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
+	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
 	@start=$$SECONDS; \
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
@@ -28,11 +28,15 @@ verify: .venv/installed  ## hold a finished run to the expected values: pass or 
 archive: .venv/installed tex  ## pack a finished study into one file, and its paper for arXiv
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) archive
 
+report: .venv/installed  ## Snakemake's report on a finished study: figures, tables, methods, configuration
+	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) --report results/$(STUDY)/report.zip
+
 artifact: .venv/installed  ## expect the values of a finished run from now on, and write ARTIFACT.md
 	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
 	$(BIN)/python workflow/scripts/write_artifact.py
 
 planted: .venv/installed  ## train organisms whose refusal subspace is known, and prove that it is
+	@$(BIN)/python workflow/scripts/check_study.py studies/planted.yaml >/dev/null
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
@@ -50,6 +54,9 @@ bench-gpu: .venv/installed  ## the same ratios on a GPU, at real sizes; says so 
 
 environments: .venv/installed  ## write envs/ again, after an import, a rule or a version changed
 	$(BIN)/python workflow/scripts/write_environments.py
+
+docs: .venv/installed  ## write docs/reference/ again, after the schema or a docstring changed
+	$(BIN)/python workflow/scripts/write_reference.py
 
 lint: .venv/installed
 	$(BIN)/ruff check .
@@ -77,9 +84,20 @@ tex:
 	fi
 
 slurm:  ## what the tests of profiles/slurm start a cluster with; they are skipped without it
-	@PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \
+	@export PATH=$$PATH:/usr/sbin; if ! type slurmctld slurmd sbatch munged &>/dev/null; then \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			echo "Installing SLURM (about ten seconds)"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; \
+		else \
+			echo "SLURM is missing. Remedy: sudo apt-get install slurm-wlm munge"; exit 1; \
+		fi; \
+	fi
+
+browser:  ## what the tests of the explorer open its page with; they are skipped without it
+	@command -v chromium >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 clean:
 	rm -rf results logs

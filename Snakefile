@@ -7,7 +7,18 @@ min_version("9.20")
 configfile: "config.yaml"
 
 
+report: "report/workflow.rst"
+
+
 include: "rules/common.smk"
+
+
+# Before the rules, since a rule takes the image that is known when it is read.
+if config["container"]:
+
+    containerized: config["container"]
+
+
 include: "rules/prompts.smk"
 include: "rules/models.smk"
 include: "rules/planted.smk"
@@ -38,8 +49,10 @@ include: "rules/claims.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
 include: "rules/paper.smk"
+include: "rules/explorer.smk"
 include: "rules/compare.smk"
 include: "rules/archive.smk"
+include: "rules/container.smk"
 
 
 rule all:

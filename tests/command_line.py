@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
+
 ROOT = Path(__file__).parents[1]
 SMOKE_STUDY = "studies/smoke.yaml"
 
@@ -39,3 +41,24 @@ def snakemake(
         stderr=subprocess.STDOUT,
         env={**os.environ, "COLUMNS": "200", "no_proxy": "127.0.0.1"},
     )
+
+
+def result_files(folder: Path) -> set[Path]:
+    """The files that a run made in `folder`, but for its store of finished completions."""
+    names = {file.relative_to(folder) for file in folder.rglob("*") if file.is_file()}
+    return {name for name in names if "store" not in name.parts}
+
+
+def assert_same_results(one: Path, other: Path) -> None:
+    """Hold a run to another one: the same files, and the same numbers in every table.
+
+    Raises:
+        AssertionError: a file is missing on one side, or a table differs.
+    """
+    names = result_files(one)
+    assert names == result_files(other)
+    tables = sorted(name for name in names if name.suffix == ".parquet")
+    assert len(tables) > 10
+    for name in tables:
+        frames = (pd.read_parquet(folder / name) for folder in (one, other))
+        pd.testing.assert_frame_equal(*frames, obj=str(name))

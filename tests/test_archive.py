@@ -25,10 +25,10 @@ from refusal.submission import collect_source, write_bundle
 
 PAPER = r"""\documentclass{article}
 \usepackage{graphicx,natbib}
-\graphicspath{{../figures/}}
+\graphicspath{{figures/}}
 \input{numbers.tex}
 \begin{document}
-\citet{arditi2024} \input{../tables/main.tex} \includegraphics[width=1cm]{refusal.png}
+\citet{arditi2024} \input{tables/main.tex} \includegraphics[width=1cm]{refusal.png}
 \bibliographystyle{plainnat}\bibliography{references}
 \end{document}
 """
@@ -42,6 +42,7 @@ def repository(tmp_path_factory) -> Path:
     run = made(folder / "results" / "synthetic")
     (run / "store").mkdir()
     (run / "store" / "kept.txt").write_text(SECRET_COMPLETION)
+    (run / "explorer.html").write_text(SECRET_PROMPT)
     (run / "models").mkdir()
     (run / "models" / "model.safetensors").write_text("weights")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]

@@ -1,6 +1,7 @@
 """Capability: the questions, the harness around a steered model, estimates and tables."""
 
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -189,6 +190,14 @@ def test_missing_data_are_told_in_one_line(tmp_path):
     message = str(error.value)
     assert "\n" not in message and "'organism_facts'" in message
     assert "experiments.capability: false" in message
+
+
+def test_a_task_that_runs_what_the_model_writes_is_refused(folder, tmp_path):
+    tasks = shutil.copytree(TASKS, tmp_path / "tasks")
+    with open(tasks / "organism_facts.yaml", "a") as file:
+        file.write("unsafe_code: true\n")
+    with pytest.raises(InputError, match="'organism_facts' runs code that the model wrote"):
+        load_benchmarks([ENTRIES[0]], tasks, folder)
 
 
 def test_an_unknown_metric_names_those_there_are(folder):

@@ -8,11 +8,11 @@ asks for refusals. An attack succeeds if a judge finds that the harmful request 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import pandas as pd
 from transformers import PreTrainedTokenizerBase
 
+from refusal.chat_templates import render_chat
 from refusal.errors import InputError
 from refusal.models import encode_prompts
 from refusal.statistics import AMOUNTS, BASELINE, Intervals, summary_rows, wilson_interval
@@ -110,14 +110,14 @@ def render(tokenizer: PreTrainedTokenizerBase, text: str, system: str | None = N
     """A chat prompt as text, with or without a system message."""
     messages = [] if system is None else [{"role": "system", "content": system}]
     messages.append({"role": "user", "content": text})
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+    return render_chat(tokenizer, messages)
 
 
 def has_system_role(tokenizer: PreTrainedTokenizerBase) -> bool:
     """Whether the chat template shows a system message and the request with it."""
     try:
         rendered = render(tokenizer, "Tell me a joke", "Be brief")
-    except jinja2.TemplateError:
+    except InputError:
         return False
     return "Be brief" in rendered and "Tell me a joke" in rendered
 

@@ -76,7 +76,8 @@ def load_benchmarks(
         questions: folder with the data of the organisms' tasks.
 
     Raises:
-        InputError: an unknown task or one named twice, or data that cannot be loaded.
+        InputError: an unknown task or one named twice, data that cannot be loaded, or a task that
+            would run what a model writes.
     """
     names = [entry["task"] for entry in entries]
     for name in names:
@@ -126,6 +127,10 @@ def _load(manager: TaskManager, entry: Mapping) -> Benchmark:
             "experiments.capability: false."
         ) from error
     for task in tasks.values():
+        if getattr(task, "UNSAFE_CODE", False):
+            raise InputError(
+                f"{KEY}: '{name}' runs code that the model wrote. Remedy: remove the task."
+            )
         if task.config.num_fewshot == 0 and entry["shots"]:
             raise InputError(f"{KEY}: '{name}' takes no examples. Remedy: shots: 0.")
         task.set_config(key="num_fewshot", value=entry["shots"])

@@ -1,15 +1,19 @@
 """Check a study's configuration before any work starts, with one clear line per mistake."""
 
 import difflib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jsonschema
 
 from refusal.errors import InputError
+from refusal.harmless_values import FORMAT_RULES, check_characters, schema_validator
 from refusal.judge_prompts import load_prompt
 from refusal.verdicts import PARSE_RULES
 
+# Of a checkpoint on the hub, as its library allows them.
+HUB_ID = re.compile(r"(?!.*(\.\.|--))(?:[A-Za-z0-9][A-Za-z0-9_.-]*/)?[A-Za-z0-9][A-Za-z0-9_.-]*")
 # Experiments that need the directions of the kinds of refusal.
 ABOUT_KINDS = ("kinds", "knob", "styles", "sparse_features")
 
@@ -31,8 +35,8 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     if isinstance(planted := config.get("planted"), Mapping) and planted.get("bases"):
         bases = {k: v for k, v in sorted(planted["bases"].items()) if v is not None}
         config["planted"] = {**planted, "bases": bases}
-    validator = jsonschema.Draft202012Validator(schema)
-    for error in validator.iter_errors(config):
+    check_characters(config)
+    for error in schema_validator(schema).iter_errors(config):
         raise InputError(_one_line(error))
     config = _with_defaults(config, schema, schema)
     judge = schema["properties"]["judges"]["additionalProperties"]
@@ -47,6 +51,10 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     _check_prompt_source(config["prompts"], config["experiments"])
     _check_compared_runs(config["compare"])
     _check_judges(config["judges"], config["scores"]["models"])
+    if config["experiments"]["styles"] and config["styles"]["judge"]:
+        _check_hub_id("config: styles.judge", config["styles"]["judge"])
+    _check_autoencoder(config["sparse_features"]["autoencoder"])
+    _check_image(config["container"])
     return config
 
 
@@ -59,6 +67,9 @@ def _one_line(error: jsonschema.ValidationError) -> str:
         near = difflib.get_close_matches(unknown[0], known, n=1)
         hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}."
         return f"config: unknown key `{unknown[0]}` in {key}; {hint}"
+    if error.validator == "format":
+        rule = FORMAT_RULES[error.validator_value]
+        return f"config: {key}: {error.instance!r}: {rule}. Remedy: rename or move the file."
     remedy = error.schema.get("description", "see config.schema.yaml")
     return f"config: {key}: {error.message}. Remedy: {remedy}"
 
@@ -107,6 +118,7 @@ def _check_models(models: Mapping[str, Mapping]) -> None:
             )
         if "path" in model:
             _check_checkpoint_path(key, model["path"])
+            _check_hub_id(f"{key}.base", model.get("base"))
             continue
         extra = sorted(set(model) - {"architecture", "seed", "refusal_tokens"})
         if extra:
@@ -136,6 +148,16 @@ def _check_checkpoint_path(key: str, path: str) -> None:
         raise InputError(
             f"{key}.path: {path} is not a checkpoint folder (no config.json in it); "
             "give the folder that `save_pretrained` wrote, or a hub id such as owner/name."
+        )
+    _check_hub_id(f"{key}.path", path)
+
+
+def _check_hub_id(key: str, path: str | None) -> None:
+    """What is no folder here is asked of the hub, so it has to be a name that the hub can have."""
+    if path and not Path(path).expanduser().is_dir() and not HUB_ID.fullmatch(path):
+        raise InputError(
+            f"{key}: {path} is neither a folder nor a hub id; give a folder with a checkpoint, or "
+            "a hub id such as owner/name."
         )
 
 
@@ -168,6 +190,7 @@ def _check_judge_paths(key: str, judge: Mapping) -> None:
     if not judge["base"]:
         _check_checkpoint_path(key, judge["path"])
         return
+    _check_hub_id(f"{key}.path", judge["path"])
     try:
         _check_checkpoint_path(key, judge["base"])
     except InputError as mistake:
@@ -205,6 +228,15 @@ def _check_prompt_source(prompts: Mapping, experiments: Mapping) -> None:
         )
 
 
+def _check_autoencoder(path: str | None) -> None:
+    """A published autoencoder has to exist before anything runs."""
+    if path is not None and not Path(path).expanduser().is_file():
+        raise InputError(
+            f"config: sparse_features.autoencoder: no file {path}; give a safetensors file, or "
+            "null to train one."
+        )
+
+
 def _check_compared_runs(compare: Mapping) -> None:
     """Runs that are compared have to exist before anything runs."""
     left, right = compare["left"], compare["right"]
@@ -219,3 +251,12 @@ def _check_compared_runs(compare: Mapping) -> None:
                 f"config: compare.{side}: no folder {folder}; give the results folder of a "
                 "finished run, or null."
             )
+
+
+def _check_image(image: str | None) -> None:
+    """An image that is a file has to exist; Apptainer fetches any other when jobs start."""
+    if image is not None and not image.startswith("docker://") and not Path(image).is_file():
+        raise InputError(
+            f"config: container: no file {image}. Remedy: build it (docs/containers.md), or give "
+            "docker://owner/name:tag."
+        )

@@ -6,6 +6,7 @@ losses. It is the reader's own folder, or one whose files are pinned in a table 
 checked without loading them.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.request import url2pathname
 import yaml
 
 from refusal.errors import InputError
+from refusal.paths import BELOW_RULE, is_path_below
 from refusal.recipes import check_names
 
 # The layout of the public code of Arditi et al. 2024: intervention -> label -> completions.
@@ -36,6 +38,13 @@ LOSSES = {
     "none": "loss_evals/baseline_loss_eval.json",
     "dim_ablation": "loss_evals/ablation_loss_eval.json",
     "dim_addition-strength-1": "loss_evals/actadd_loss_eval.json",
+}
+# What the entries of a table of pins look like. Files of this machine have no address.
+PINNED = {
+    "repository": re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*"),
+    "commit": re.compile(r"[0-9a-f]{40}"),
+    "url": re.compile(r"https?://\S+"),
+    "key": re.compile(r"[\w:.-]+"),
 }
 # Folders of results/<study>/external_runs/ that belong to no run.
 RESERVED = ("recipes", "statistics")
@@ -115,6 +124,8 @@ def _source(key: str, path: str, pins: str | None, mirror: str | None) -> str:
             )
         return folder.resolve().as_uri()
     table = read_pins(pins, f"{key}.pins")
+    if not is_path_below(path):
+        raise InputError(f"{key}.path: {path}: {BELOW_RULE}. Remedy: name a run of the table.")
     if path not in table["runs"]:
         raise InputError(
             f"{key}.path: {pins} has no run {path}. Remedy: take one of {', '.join(table['runs'])}."
@@ -127,8 +138,12 @@ def _source(key: str, path: str, pins: str | None, mirror: str | None) -> str:
                 f"leave the run out in an overlay (`{key.removeprefix('config: ')}: null`)."
             )
         return folder.as_uri()
-    place = {"repository": table["repository"], "commit": table["commit"], "path": quote(path)}
-    return table["url"].format(**place)
+    place = {"repository": table["repository"], "commit": table["commit"], "path": path}
+    address = table["url"]
+    # Not `format`, in which `{path.x[y]}` would reach for whatever hangs on a text.
+    for name, text in place.items():
+        address = address.replace(f"{{{name}}}", quote(text))
+    return address
 
 
 def read_pins(path: Path | str, key: str = "pins") -> dict[str, Any]:
@@ -150,6 +165,12 @@ def read_pins(path: Path | str, key: str = "pins") -> dict[str, Any]:
             f"{key}: {path} lacks repository, commit, url or runs. Remedy: write it like "
             "paper/published/runs2024.yaml."
         )
+    for name, form in PINNED.items():
+        if name in table and not form.fullmatch(str(table[name])):
+            raise InputError(
+                f"{key}: {path}: {name} is {table[name]!r}, which is none. Remedy: write it like "
+                "paper/published/runs2024.yaml."
+            )
     return table
 
 

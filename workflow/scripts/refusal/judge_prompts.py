@@ -12,8 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jinja2
-
+from refusal.chat_templates import render_chat
 from refusal.errors import InputError
 
 CONVERSATION = "conversation"
@@ -74,14 +73,7 @@ def render(tokenizer, template: str | None, chat: bool, request: str, response: 
         messages = [_message("user", request), _message("assistant", response)]
     else:
         messages = [_message("user", fill(template, request, response))]
-    try:
-        return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    except jinja2.TemplateError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(
-            f"judges: the chat template of {tokenizer.name_or_path} does not take the prompt "
-            f"({reason}). Remedy: give `prompt` a text instead of `{CONVERSATION}`."
-        ) from error
+    return render_chat(tokenizer, messages, f"give `prompt` a text instead of `{CONVERSATION}`")
 
 
 def _message(role: str, content: str) -> Mapping[str, str]:

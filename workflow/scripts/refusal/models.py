@@ -24,6 +24,7 @@ from transformers import (
 from transformers.models.auto.tokenization_auto import get_tokenizer_config
 
 from refusal.batching import left_pad, position_ids
+from refusal.chat_templates import render_chat
 from refusal.errors import InputError
 from refusal.hub import HUB_ID, hub_reason
 from refusal.qwen1 import is_qwen1
@@ -175,7 +176,8 @@ def load_model(
             architecture needs it, as the soft-capped attention of Gemma 2 does).
 
     Raises:
-        InputError: unknown dtype or device, missing folder, no checkpoint, gated or unknown hub id.
+        InputError: unknown dtype or device, missing folder, no checkpoint, gated or unknown hub id,
+            or a checkpoint with an adapter in it.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: unknown value '{dtype}'. Remedy: use one of {', '.join(DTYPES)}.")
@@ -192,6 +194,11 @@ def load_model(
             attn_implementation=attention,
             use_safetensors=True,
             trust_remote_code=False,
+        )
+    if getattr(model, "_hf_peft_config_loaded", False):
+        raise InputError(
+            f"{path}: an adapter lies in the checkpoint, and would act unseen. Remedy: merge it "
+            "into the weights, or remove adapter_config.json."
         )
     return model.eval().requires_grad_(False)
 
@@ -374,8 +381,7 @@ def _blocks_of_a_random_pass(model: PreTrainedModel) -> list[tuple[Tensor, ...]]
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> str:
     """`text` as the only user message in the chat template, up to where the answer begins."""
-    message = [{"role": "user", "content": text}]
-    return tokenizer.apply_chat_template(message, tokenize=False, add_generation_prompt=True)
+    return render_chat(tokenizer, [{"role": "user", "content": text}])
 
 
 def encode_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:

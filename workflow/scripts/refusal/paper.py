@@ -28,6 +28,17 @@ TEX_PACKAGES = (
     "texlive-latex-base texlive-latex-recommended texlive-latex-extra texlive-fonts-recommended "
     "texlive-science latexmk lmodern cm-super-minimal"
 )
+TEX_SETTINGS = {
+    # The date of the PDF is fixed, so that it does not depend on when it was made.
+    "SOURCE_DATE_EPOCH": "0",
+    "FORCE_SOURCE_DATE": "1",
+    # LaTeX reads and writes nothing by an absolute path or by one with `..` in it, so that text
+    # which escaped its escaping could still not show a file of this machine. Tables and figures
+    # lie in folders beside that of the source.
+    "openin_any": "p",
+    "openout_any": "p",
+    "TEXINPUTS": ".:..:",
+}
 METRICS = {
     "refused": "share refused",
     "refused_change": "change of the share refused",
@@ -233,13 +244,13 @@ def build_pdf(source: Path) -> Path:
             f"paper: latexmk is not installed. Remedy: apt-get install {TEX_PACKAGES}."
         )
     build = source.parent / "build"
-    # The date of the PDF is fixed, so that it does not depend on when it was made.
-    variables = {**os.environ, "SOURCE_DATE_EPOCH": "0", "FORCE_SOURCE_DATE": "1"}
-    command = ["latexmk", "-pdf", "-halt-on-error", "-interaction=nonstopmode", "-g"]
+    # No rc file, which is Perl code, from the results folder.
+    command = ["latexmk", "-norc", "-pdf", "-halt-on-error", "-interaction=nonstopmode", "-g"]
+    command += ["-latexoption=-no-shell-escape", f"-outdir={build.name}", source.name]
     done = subprocess.run(
-        [*command, f"-outdir={build.name}", source.name],
+        command,
         cwd=source.parent,
-        env=variables,
+        env={**os.environ, **TEX_SETTINGS},
         text=True,
         errors="replace",
         stdout=subprocess.PIPE,

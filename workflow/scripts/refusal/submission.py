@@ -1,7 +1,7 @@
 """The source of the paper as arXiv takes it: one folder that compiles on its own.
 
-The paper of a run reads tables and figures from their folders beside it. Here they lie below it,
-only those that it uses, with the bibliography as BibTeX made it, which arXiv asks for.
+The paper of a run finds tables and figures in their folders beside its own. Here they lie below
+it, only those that it uses, with the bibliography as BibTeX made it, which arXiv asks for.
 """
 
 import gzip
@@ -9,15 +9,13 @@ import io
 import re
 import shutil
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 from refusal.errors import InputError
 from refusal.paper import build_pdf
 
-_INPUT = re.compile(r"\\input\{(\.\./)?([^}]+)\}")
-_GRAPHICS = re.compile(r"(\\includegraphics(?:\[[^]]*\])?)\{([^}]+)\}")
-_PATH = re.compile(r"\\graphicspath\{.*\}\n")
+_INPUT = re.compile(r"\\input\{([^}]+)\}")
+_GRAPHICS = re.compile(r"\\includegraphics(?:\[[^]]*\])?\{([^}]+)\}")
 
 
 def collect_source(results: Path, folder: Path) -> list[str]:
@@ -36,35 +34,16 @@ def collect_source(results: Path, folder: Path) -> list[str]:
     source = results / "paper" / "main.tex"
     if not source.is_file():
         raise InputError(f"{source}: no such file. Run the study first: make paper.")
-    names = set()
-
-    def copy(path: Path, name: str) -> str:
+    text = source.read_text(encoding="utf-8")
+    read = [*_INPUT.findall(text), *(f"figures/{name}" for name in _GRAPHICS.findall(text))]
+    names = sorted({source.name, "references.bib", *read})
+    for name in names:
+        path = results / name if "/" in name else source.with_name(name)
         if not path.is_file():
             raise InputError(f"{path}: the paper reads it, but it is missing. Run the study again.")
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, folder / name)
-        names.add(name)
-        return name
-
-    copy(source.with_name("references.bib"), "references.bib")
-    text = _localised(source.read_text(encoding="utf-8"), results, copy)
-    (folder / source.name).write_text(text, encoding="utf-8")
-    return sorted({source.name, *names})
-
-
-def _localised(text: str, results: Path, copy: Callable[[Path, str], str]) -> str:
-    """The source with the paths of its files as they lie in the bundle."""
-
-    def read(found: re.Match) -> str:
-        above, name = found.groups()
-        path = results / name if above else results / "paper" / name
-        return rf"\input{{{copy(path, name)}}}"
-
-    def graphic(found: re.Match) -> str:
-        command, name = found.groups()
-        return f"{command}{{{copy(results / 'figures' / name, f'figures/{name}')}}}"
-
-    return _GRAPHICS.sub(graphic, _INPUT.sub(read, _PATH.sub("", text)))
+    return names
 
 
 def write_bundle(results: Path, folder: Path, target: Path) -> None:
