@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from job import job
+
+import pandas as pd
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

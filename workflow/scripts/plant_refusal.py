@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.models import load_model, load_tokenizer
 from refusal.organisms import load_corpus, save_organism
 from refusal.planted import planted_basis
