@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "seed")
+PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "instruction_dropout", "seed")
 
 
 def row(name: str, proof: dict) -> dict:
