@@ -21,6 +21,8 @@ if config["container"]:
 
 include: "rules/prompts.smk"
 include: "rules/models.smk"
+include: "rules/planted.smk"
+include: "rules/planted_estimators.smk"
 include: "rules/activations.smk"
 include: "rules/directions.smk"
 include: "rules/selection.smk"

@@ -70,6 +70,13 @@ MODELS = list(config["models"])
 ORGANISMS = [
     name for name, model in config["models"].items() if "architecture" in model
 ]
+# Organisms with a planted subspace, of every base, kind and seed.
+PLANTED = {
+    f"{base}-{kind}-{seed}": {"base": base, "kind": kind, **settings, "seed": seed}
+    for base in config["planted"]["bases"]
+    for kind, settings in config["planted"]["organisms"].items()
+    for seed in config["planted"]["seeds"]
+}
 EXTERNAL_PINS = sorted({run["pins"] for run in EXTERNAL_RUNS.values() if run["pins"]})
 METHODS = ["dim", "inlp_faithful", "inlp_corrected", "leace"]
 SELECTED = ["dim", "inlp_faithful", "inlp_corrected"]
@@ -430,6 +437,17 @@ def helpful_files(wildcards):
     return [f"{folder}/{name}" for name in CHECKPOINT_FILES]
 
 
+def planted_base_files(organism):
+    """Return the checkpoint of the base in which an organism's refusal is planted."""
+    folder = f"{RESULTS}/planted/bases/{PLANTED[organism]['base']}"
+    return [f"{folder}/{name}" for name in CHECKPOINT_FILES]
+
+
+def reserved_subspace(organism):
+    """Return the subspace that the base of an organism keeps empty."""
+    return f"{RESULTS}/planted/bases/{PLANTED[organism]['base']}/subspace.npz"
+
+
 def external_local_files(wildcards):
     """Return the files of an external run that lie on this machine: a newer one is read again."""
     return local_files(EXTERNAL_RUNS[wildcards.run])
@@ -503,6 +521,12 @@ def run_outputs():
         outputs += model_outputs()
     if EXTERNAL_RUNS:
         outputs += ["<results>/external_runs/report.pdf"]
+    if PLANTED:
+        outputs += ["<results>/planted/organisms.parquet"]
+        outputs += [
+            f"<results>/planted/estimators/{table}.parquet"
+            for table in ("outcomes", "recovery", "split", "candidates")
+        ]
     return outputs
 
 

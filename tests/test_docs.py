@@ -288,7 +288,8 @@ def test_tables_have_the_columns_that_the_page_says(smoke_run):
         table = "statistics/summary.parquet" if experiment else table
         found.add(table)
         assert pq.read_schema(path).names == described[table], path
-    assert found == set(described)
+    # The smoke study plants nothing; test_planted_stage.py looks at its tables.
+    assert found == {table for table in described if not table.startswith("planted/")}
 
 
 def general(path: Path, placeholders: dict[str, set[str]]) -> str:

@@ -10,13 +10,11 @@ import pandas as pd
 
 from refusal.directions import Direction, load_directions, load_means, random_subspace
 from refusal.interventions import build_intervention, save_intervention
-from refusal.recipes import UNSTEERED
+from refusal.recipes import SELECTED_LIKE, UNSTEERED
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
-# Directions that have no selection of their own take the candidate of difference in means.
-SELECTED_LIKE = {"leace": "dim", "random": "dim"}
 # A random subspace of "full" rank matches this method, so that only the choice of subspace differs.
 RANK_MATCHED = "inlp_corrected"
 

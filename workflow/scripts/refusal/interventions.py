@@ -7,7 +7,7 @@ with steering(model, load_intervention("results/organisms/interventions/m/leace.
 import itertools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -150,7 +150,23 @@ def steering(model: PreTrainedModel, intervention: Intervention) -> Iterator[Non
         if intervention.tokens != "all":
             operate = _AtTokens(operate, intervention.tokens)
             handles.append(model.register_forward_pre_hook(operate.see, with_kwargs=True))
-        pre_hook, hook = _hooks(operate)
+        with operating(inputs, outputs, operate):
+            yield
+
+
+@contextmanager
+def operating(
+    inputs: Iterable[nn.Module],
+    outputs: Iterable[nn.Module],
+    operate: Callable[[Tensor], Tensor],
+) -> Iterator[None]:
+    """Apply a function of activations [..., d] to the inputs of blocks and outputs of modules.
+
+    Gradients flow through it. `steering` chooses the modules by a scope.
+    """
+    pre_hook, hook = _hooks(operate)
+    handles: list = []
+    with removing(handles):
         for block in inputs:
             handles.append(block.register_forward_pre_hook(pre_hook, with_kwargs=True))
         for module in outputs:

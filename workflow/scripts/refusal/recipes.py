@@ -27,6 +27,8 @@ LENGTHS = ("difference", "harmful")
 SIDES = {"harmless": -1, "harmful": 1}
 DIRECTIONS = ("dim", "inlp_faithful", "inlp_corrected", "leace", "random")
 ABOVE_RANK = ("error", "full")
+# Directions that have no selection of their own take the candidate of difference in means.
+SELECTED_LIKE = {"leace": "dim", "random": "dim"}
 
 # Operators that no hook applies: nothing is done, or the model itself is trained.
 UNSTEERED = ("none", "fine_tune")
