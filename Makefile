@@ -11,7 +11,7 @@ TEX_PACKAGES := $(shell cat envs/tex.txt)
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper planted smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm clean
+.PHONY: paper planted smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
@@ -28,6 +28,9 @@ verify: .venv/installed  ## hold a finished run to the expected values: pass or 
 archive: .venv/installed tex  ## pack a finished study into one file, and its paper for arXiv
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) archive
 
+report: .venv/installed  ## Snakemake's report on a finished study: figures, tables, methods, configuration
+	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) --report results/$(STUDY)/report.zip
+
 artifact: .venv/installed  ## expect the values of a finished run from now on, and write ARTIFACT.md
 	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
 	$(BIN)/python workflow/scripts/write_artifact.py
@@ -36,7 +39,7 @@ planted: .venv/installed  ## train organisms whose refusal subspace is known, an
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 bench: .venv/installed  ## print the speed ratios of the README
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/run.py
@@ -80,9 +83,20 @@ tex:
 	fi
 
 slurm:  ## what the tests of profiles/slurm start a cluster with; they are skipped without it
-	@PATH=$$PATH:/usr/sbin command -v slurmctld >/dev/null || \
+	@export PATH=$$PATH:/usr/sbin; if ! type slurmctld slurmd sbatch munged &>/dev/null; then \
+		if command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+			echo "Installing SLURM (about ten seconds)"; \
+			apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+			apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; \
+		else \
+			echo "SLURM is missing. Remedy: sudo apt-get install slurm-wlm munge"; exit 1; \
+		fi; \
+	fi
+
+browser:  ## what the tests of the explorer open its page with; they are skipped without it
+	@command -v chromium >/dev/null || \
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
-		apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; }
+		apt-get install -y -qq --no-install-recommends chromium >/dev/null; }
 
 clean:
 	rm -rf results logs

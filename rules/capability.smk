@@ -28,6 +28,7 @@ rule capability_questions:
         "<logs>/capability_questions.log",
     benchmark:
         "<benchmarks>/capability_questions.tsv"
+    localrule: True
     conda:
         "../envs/statistics.yaml"
     params:

@@ -1,8 +1,6 @@
 """Configuration, names and helper functions shared by all rules."""
 
-import ast
 import sys
-from functools import cache
 from pathlib import Path
 
 import yaml
@@ -17,6 +15,7 @@ from refusal.estimate import estimate_lines, estimate_study
 from refusal.judge_prompts import CONVERSATION, prompt_file
 from refusal.harmless_values import check_file_is_data
 from refusal.external_runs import expand_external_runs, local_files
+from refusal.imports import needed_modules
 from refusal.manifest import code_files
 from refusal.resources import OF_ORGANISM, job_resources
 from refusal.recipes import (
@@ -33,7 +32,7 @@ try:
     for file in workflow.configfiles if workflow.is_main_process else []:
         check_file_is_data(file)
     with open(Path(workflow.basedir) / "config.schema.yaml") as schema:
-        config = check_config(config, yaml.safe_load(schema))
+        config = check_config(config, yaml.load(schema, yaml.CSafeLoader))
     RECIPES = expand_interventions(
         config["interventions"], config["directions"]["random"]["draws"]
     )
@@ -219,40 +218,12 @@ def library(script):
     They are inputs of its rule: editing `figures/` reruns no model job, editing
     `directions.py` reruns all that depends on directions. `job.py` only logs and is left out.
     """
-    found, queue = set(), [SCRIPTS / script]
-    while queue:
-        for path in map(module_file, imported_modules(queue.pop())):
-            if path.is_file() and path not in found and path.stem != "job":
-                found.add(path)
-                queue.append(path)
-    return sorted(str(path.relative_to(workflow.basedir)) for path in found)
-
-
-# Most rules need the same modules, and on a cluster every job reads all rules twice.
-@cache
-def imported_modules(path):
-    """Return what a file imports: `a.b` of `from a.b import c`, `a.b.c`, and their package `a`."""
-    nodes = [
-        n
-        for n in ast.walk(ast.parse(path.read_text()))
-        if isinstance(n, ast.ImportFrom)
+    modules = needed_modules(SCRIPTS, script)
+    return [
+        str(path.relative_to(workflow.basedir))
+        for path in modules
+        if path.name != "job.py"
     ]
-    modules = {node.module for node in nodes if node.module}
-    modules |= {
-        f"{n.module}.{alias.name}" for n in nodes for alias in n.names if n.module
-    }
-    # Python runs the file of every package around a module before the module itself.
-    return {
-        name.rsplit(".", depth)[0]
-        for name in modules
-        for depth in range(name.count(".") + 1)
-    }
-
-
-def module_file(name):
-    """Return where a module of that name lies, or would lie: `name.py` or `name/__init__.py`."""
-    path = SCRIPTS.joinpath(*name.split("."))
-    return path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
 
 
 def checkpoint_path(wildcards):
@@ -349,7 +320,7 @@ def capability_settings(wildcards):
 
 
 with open(Path(workflow.basedir) / "workflow" / "models.yaml") as catalogue:
-    ESTIMATE = estimate_study(config, RECIPES, yaml.safe_load(catalogue))
+    ESTIMATE = estimate_study(config, RECIPES, yaml.load(catalogue, yaml.CSafeLoader))
 
 
 def print_estimate():
@@ -508,6 +479,26 @@ def experiment_frames():
     ]
 
 
+def reported(folder, names, suffix):
+    """Return figures or tables, marked for `snakemake --report` with their captions and labels."""
+    owners = {
+        name: experiment
+        for experiment, shown in EXPERIMENTS.items()
+        for name in shown[folder]
+    }
+
+    def marked(name):
+        return report(
+            f"<results>/{folder}/{name}.{suffix}",
+            caption=f"../report/{folder}/{name}.rst",
+            category=folder.capitalize(),
+            subcategory=owners.get(name, "main").replace("_", " "),
+            labels={folder.removesuffix("s"): name.replace("_", " ")},
+        )
+
+    return list(map(marked, names))
+
+
 def compared_files(side):
     """Return the files that are read of a compared run; of this study, all that a run makes."""
     folder = config["compare"][side]
@@ -562,6 +553,7 @@ def model_outputs():
     return [
         "<results>/statistics/summary.parquet",
         "<results>/claims.json",
+        "<results>/explorer.html",
         "<results>/paper/main.pdf",
         *per_intervention,
         *judgements,

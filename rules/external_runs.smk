@@ -199,7 +199,12 @@ rule external_report:
         summary=rules.external_statistics.output.summary,
         comparisons=rules.external_statistics.output.comparisons,
     output:
-        pdf="<results>/external_runs/report.pdf",
+        pdf=report(
+            "<results>/external_runs/report.pdf",
+            caption="../report/external_runs.rst",
+            category="External runs",
+            labels={"file": "report.pdf"},
+        ),
         source="<results>/external_runs/report.tex",
     log:
         "<logs>/external_report.log",

@@ -27,10 +27,11 @@ rule figures:
         ),
         experiments=experiment_frames(),
     output:
+        reported("figures", FIGURES, "png"),
         collect(
             "<results>/figures/{figure}.{suffix}",
             figure=FIGURES,
-            suffix=["pdf", "png", "json"],
+            suffix=["pdf", "json"],
         ),
     log:
         "<logs>/figures.log",

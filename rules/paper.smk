@@ -14,7 +14,13 @@ rule paper:
             *sorted(map(str, Path("paper/sections").glob("*.j2"))),
         ],
         bibliography="paper/references.bib",
-        config=rules.config.output[0],
+        # Marked here: the report shows the parameters of a job, and those of `config` are all keys.
+        config=report(
+            rules.config.output[0],
+            caption="../report/config.rst",
+            category="Configuration",
+            labels={"file": "config.yaml"},
+        ),
         cards=collect("<results>/models/{model}/card.json", model=MODELS),
         claims=rules.claims.output[0],
         summary=rules.statistics.output.summary,
@@ -22,7 +28,12 @@ rule paper:
         tables=rules.tables.output.tables,
         numbers=rules.tables.output.numbers,
     output:
-        pdf="<results>/paper/main.pdf",
+        pdf=report(
+            "<results>/paper/main.pdf",
+            caption="../report/paper.rst",
+            category="Paper",
+            labels={"file": "main.pdf"},
+        ),
         source="<results>/paper/main.tex",
         numbers="<results>/paper/numbers.tex",
     log:

@@ -107,6 +107,8 @@ rule prompts:
         "<logs>/prompts.log",
     benchmark:
         "<benchmarks>/prompts.tsv"
+    # It takes seconds: on a cluster it would wait in the queue for longer than it runs.
+    localrule: True
     conda:
         "../envs/statistics.yaml"
     params:

@@ -35,7 +35,7 @@ rule tables:
             intervention=EXAMPLES,
         ),
     output:
-        tables=collect("<results>/tables/{table}.tex", table=TABLES),
+        tables=reported("tables", TABLES, "tex"),
         numbers="<results>/tables/numbers.json",
     log:
         "<logs>/tables.log",

@@ -20,9 +20,7 @@ LONG = ("test_workflow", "test_conda", "test_recovery", "test_slurm", "test_rehe
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """One file is one group of pytest-xdist, since its fixtures are made once; long ones first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """The long files come first; pytest-xdist hands out whole files in the order of the items."""
     items.sort(key=lambda item: item.path.stem not in LONG)
 
 

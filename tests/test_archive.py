@@ -42,6 +42,7 @@ def repository(tmp_path_factory) -> Path:
     run = made(folder / "results" / "synthetic")
     (run / "store").mkdir()
     (run / "store" / "kept.txt").write_text(SECRET_COMPLETION)
+    (run / "explorer.html").write_text(SECRET_PROMPT)
     (run / "models").mkdir()
     (run / "models" / "model.safetensors").write_text("weights")
     git = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-c", "init.defaultBranch=main"]

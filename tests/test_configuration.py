@@ -170,3 +170,11 @@ def test_a_random_control_differs_in_its_direction_alone(steered, control):
     recipes = expand_interventions(CONFIG["interventions"])
     for part in ("operator", "scope", "selection", "alpha", "strength", "k"):
         assert recipes[control][part] == recipes[steered][part], part
+
+
+@pytest.mark.parametrize("image", ["no.sif", "docker://a b", "docker://a;b", "../a.sif", "oci://a"])
+def test_an_image_is_a_file_that_exists_or_one_to_fetch(image):
+    """Snakemake puts it into a command as it is."""
+    with pytest.raises(InputError, match="container.*Remedy"):
+        check_config(changed(container=image), SCHEMA)
+    assert check_config(changed(container="docker://owner/name:1.0"), SCHEMA)["container"]

@@ -92,6 +92,19 @@ def test_the_table_of_the_documentation_is_what_jobs_ask_for():
         ], model
 
 
+def test_stages_in_one_job_ask_for_what_the_documentation_says():
+    profile = yaml.safe_load((ROOT / "profiles/slurm/config.yaml").read_text())
+    stages = [rule for rule, group in profile["groups"].items() if group == "directions"]
+    assert stages == ["organism", "card", "activations", "directions"]
+    # Directions load no model: they ask for what the profile says.
+    assert profile["default-resources"]["runtime"] == "60 * attempt"
+    assert "five hours for every model" in (ROOT / "docs/cluster.md").read_text()
+    found, _ = estimated("arditi2024")
+    for row in found.values():
+        loading = [job_resources(row, "auto", stage).runtime for stage in ("card", "activations")]
+        assert 5 * 60 <= sum(loading) + 60 < 5.2 * 60
+
+
 # --- the rules ---
 
 # Appended to the Snakefile: what jobs of one model and judge would ask for at an attempt.

@@ -293,3 +293,13 @@ def test_an_address_is_filled_in_but_not_computed(full, tmp_path):
     full["external_runs"]["a"]["path"] = "../a"
     with pytest.raises(InputError, match="external_runs.a.path: ../a"):
         expand_external_runs(full["external_runs"], recipes, [], None)
+
+
+def test_every_claim_of_the_documentation_names_a_test():
+    text = (ROOT / "docs" / "security.md").read_text()
+    rows = [line.rsplit("|", 2)[1] for line in text.splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 12
+    tests = "".join(path.read_text() for path in sorted((ROOT / "tests").glob("test_*.py")))
+    for name in re.findall("`([^`]+)`", " ".join(rows)):
+        found = re.search(rf"def test_\w*{name}", tests)
+        assert found or (ROOT / "tests" / name).is_file(), name

@@ -1,30 +1,42 @@
-"""profiles/slurm on a real SLURM of one node: a study to its PDF, and what goes wrong there."""
+"""profiles/slurm on a real SLURM of one node: the smoke study to its PDF, and what goes wrong."""
 
-import re
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
-import pandas as pd
 import pytest
 import yaml
-from command_line import ROOT, clone
+from command_line import ROOT, SMOKE_STUDY, assert_same_results, clone
 from slurm_cluster import ask, running_slurm, why_not
 
 pytestmark = pytest.mark.skipif(bool(why_not()), reason=why_not())
 
-# Polling as often as the profile says would make a test of seconds one of minutes; no network file
+RESULTS = Path("results/smoke")
+COMMAND = ["--profile", "profiles/slurm"]
+OF_THE_STUDY = ["--configfile", SMOKE_STUDY]
+# To ask as rarely as the profile says would make a test of seconds one of minutes; no network file
 # system is waited for.
-QUICK = ["--profile", "profiles/slurm", "--latency-wait", "5"]
-QUICK += ["--slurm-init-seconds-before-status-checks", "2"]
+OFTEN = {
+    "latency-wait: 60": "latency-wait: 5",
+    "slurm-init-seconds-before-status-checks: 20": "slurm-init-seconds-before-status-checks: 2",
+}
 # Rules that fail in the ways of clusters, once: what they ask for follows from the attempt.
 FAILING = """\
 rule all:
     input: "hungry", "late", "plain", "graphics"
+rule before:
+    output: "before"
+    group: "pair"
+    resources: mem_mb=100
+    shell: "echo run >> attempts_before; touch {output}"
 rule hungry:
+    input: "before"
     output: "hungry"
+    group: "pair"
     resources: mem_mb=lambda wildcards, attempt: 300 * 4 ** (attempt - 1)
     shell: "echo {resources.mem_mb} >> attempts_hungry; "
         "python -c 'import time; held = bytearray(450_000_000); time.sleep(8)'; touch {output}"
@@ -58,6 +70,23 @@ def cluster(tmp_path_factory):
         yield {**environment, "COLUMNS": "200"}
 
 
+@pytest.fixture(scope="module")
+def study(tmp_path_factory):
+    """The smoke study, started on a cluster of its own: the other tests mostly wait."""
+    folder = clone(tmp_path_factory.mktemp("study") / "clone")
+    poll_often(folder)
+    printed = folder.with_name("printed.txt")
+    with running_slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        environment |= {"COLUMNS": "200"}
+        with printed.open("w") as file:
+            process = start(folder, environment, *OF_THE_STUDY, printed=file)
+        yield SimpleNamespace(
+            folder=folder, environment=environment, process=process, printed=printed
+        )
+        process.kill()
+        process.wait()
+
+
 @pytest.fixture
 def folder(tmp_path) -> Path:
     """An empty workflow with the profiles of this repository."""
@@ -66,17 +95,30 @@ def folder(tmp_path) -> Path:
         target.mkdir(parents=True)
         for file in (ROOT / "profiles" / name).iterdir():
             (target / file.name).write_bytes(file.read_bytes())
+    poll_often(tmp_path)
     return tmp_path
 
 
-def start(folder: Path, environment: dict[str, str], *arguments: str) -> subprocess.Popen:
+def poll_often(folder: Path) -> None:
+    """Have the profile in a folder ask for the state of jobs every other second."""
+    file = folder / "profiles/slurm/config.yaml"
+    text = file.read_text()
+    for given, wanted in OFTEN.items():
+        assert given in text
+        text = text.replace(given, wanted)
+    file.write_text(text)
+
+
+def start(
+    folder: Path, environment: dict[str, str], *arguments: str, printed=subprocess.PIPE
+) -> subprocess.Popen:
     """Start snakemake as from a shell; it minds Ctrl-C even where this process does not."""
     return subprocess.Popen(
-        [sys.executable, "-m", "snakemake", *QUICK, *arguments],
+        [sys.executable, "-m", "snakemake", *COMMAND, *arguments],
         cwd=folder,
         env=environment,
         text=True,
-        stdout=subprocess.PIPE,
+        stdout=printed,
         stderr=subprocess.STDOUT,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
@@ -94,6 +136,11 @@ def states(environment: dict[str, str]) -> list[str]:
     return ask(environment, "squeue", "-h", "--states=all", "--sort=-i", "-o", "%T").split()
 
 
+def comments(environment: dict[str, str]) -> list[str]:
+    """What the jobs do that the controller remembers: rule and wildcards."""
+    return ask(environment, "squeue", "-h", "--states=all", "-o", "%k").splitlines()
+
+
 def wait_until(condition, seconds: int = 120) -> None:
     """Wait for something to become true.
 
@@ -106,52 +153,18 @@ def wait_until(condition, seconds: int = 120) -> None:
         time.sleep(0.5)
 
 
-def one_organism() -> dict:
-    """The smoke study with one organism, the main interventions and no experiments."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text())
-    kept = {"none", "dim_ablation", "dim_addition", "inlp_projection", "inlp_flipping"}
-    kept |= {"random_ablation", "random_addition"}
-    study = yaml.safe_load((ROOT / "studies/smoke.yaml").read_text())
-    study |= {"study": "sliced", "experiments": dict.fromkeys(config["experiments"], False)}
-    study["models"]["gemma2-0"] = None
-    given = study["interventions"]
-    study["interventions"] = {
-        name: given.get(name, {}) if name in kept else None for name in config["interventions"]
-    }
-    study["statistics"] |= {"comparisons": [["dim_ablation", "random_ablation-draw*"]]}
-    return study
+def test_the_smoke_study_is_submitted_with_what_waits_in_the_queue_together(study):
+    """It goes on while the tests that follow wait for their own jobs."""
+    wait_until(lambda: "rule_corpora" in comments(study.environment), seconds=180)
+    together = "rule_directions_activations_card_directions_organism"
+    wait_until(lambda: comments(study.environment).count(together) == 2, seconds=180)
 
 
-def test_a_study_runs_through_slurm_to_its_pdf_as_on_one_machine(cluster, tmp_path):
-    here, there = (clone(tmp_path / name) for name in ("local", "slurm"))
-    for copy in (here, there):
-        (copy / "sliced.yaml").write_text(yaml.safe_dump(one_organism(), sort_keys=False))
-    status, printed = snakemake(there, cluster, "--configfile", "sliced.yaml")
-    assert status == 0, printed[-6000:]
-    assert (there / "results/sliced/paper/main.pdf").stat().st_size > 10_000
-    # What is fetched or typeset stays on the machine that started the workflow.
-    comments = ask(cluster, "squeue", "-h", "--states=all", "-o", "%k")
-    submitted = set(re.findall(r"^rule_(\w+?)(?:_wildcards_.*)?$", comments, re.M))
-    assert {"organism", "activations", "generations_interventions", "figures"} <= submitted
-    assert not submitted & {"config", "paper", "tables", "claims"}
-
-    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "sliced.yaml"]
-    local = subprocess.run(command, cwd=here, text=True, capture_output=True)
-    assert local.returncode == 0, local.stderr[-6000:]
-    names = result_files(here)
-    assert names == result_files(there)
-    tables = [name for name in names if name.suffix == ".parquet"]
-    assert len(tables) > 10
-    for name in tables:
-        one, other = (pd.read_parquet(copy / "results" / name) for copy in (here, there))
-        pd.testing.assert_frame_equal(one, other, obj=str(name))
-
-
-def result_files(folder: Path) -> set[Path]:
-    """The files that a run made, but for its store of finished completions."""
-    results = folder / "results"
-    names = {file.relative_to(results) for file in results.rglob("*") if file.is_file()}
-    return {name for name in names if "store" not in name.parts}
+def test_the_documentation_shows_the_command_that_is_run():
+    command = shlex.join([".venv/bin/snakemake", *COMMAND, *OF_THE_STUDY])
+    for document in ("README.md", "docs/cluster.md"):
+        lines = (ROOT / document).read_text().splitlines()
+        assert command in [line.partition("  #")[0].strip() for line in lines], document
 
 
 def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cluster, folder):
@@ -160,6 +173,8 @@ def test_jobs_killed_for_memory_or_time_get_more_and_each_finds_its_partition(cl
     assert status == 0, printed[-6000:]
     # Once per attempt: the Snakemake inside a job does not retry under the old limits.
     assert (folder / "attempts_hungry").read_text().split() == ["300", "1200"]
+    # Stages that wait in the queue together are repeated together.
+    assert (folder / "attempts_before").read_text().split() == ["run", "run"]
     assert (folder / "attempts_late").read_text().split() == ["1", "2"]
     assert "TIMEOUT" in printed
     assert (folder / "plain").read_text().split() == ["cpu", "2000", "60"]
@@ -216,6 +231,13 @@ def recovery() -> str:
     )
 
 
+def all_started(environment: dict[str, str]) -> bool:
+    """Let preempted jobs start, which SLURM holds back for two minutes; True when they have."""
+    for job in ask(environment, "squeue", "-h", "--states=PENDING", "-o", "%i").split():
+        subprocess.run(["scontrol", "update", f"JobId={job}", "StartTime=now"], env=environment)
+    return "PENDING" not in states(environment)
+
+
 def test_a_preempted_job_runs_again(cluster, folder):
     (folder / "Snakefile").write_text(WAITING)
     (folder / "seconds").write_text("30")
@@ -228,6 +250,20 @@ def test_a_preempted_job_runs_again(cluster, folder):
     assert subprocess.run(urgent, env=cluster).returncode == 0
     assert "PENDING" in states(cluster)
     (folder / "seconds").write_text("1")
+    wait_until(lambda: all_started(cluster))
     printed, _ = process.communicate(timeout=400)
     assert process.returncode == 0, printed[-3000:]
     assert [(folder / name).read_text() for name in "ab"] == ["whole\n", "whole\n"]
+
+
+def test_the_smoke_study_ends_with_the_files_of_a_run_on_one_machine(study, smoke_run):
+    assert study.process.wait(timeout=1500) == 0, study.printed.read_text()[-6000:]
+    assert (study.folder / RESULTS / "paper/main.pdf").read_bytes().startswith(b"%PDF")
+    assert_same_results(study.folder / RESULTS, smoke_run / RESULTS)
+    jobs = comments(study.environment)
+    assert len(jobs) > 30
+    assert "rule_statistics_figures_statistics" in jobs
+    # What is fetched, typeset or done in a second stays on the machine that started the workflow.
+    for rule in ("config", "prompts", "claims", "tables", "paper"):
+        assert f"(Rule: {rule})" in study.printed.read_text()
+        assert f"rule_{rule}" not in jobs

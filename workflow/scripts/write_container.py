@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 # The folder is locked by the workflow that this is a job of; nothing in it is changed here.
-COMMAND = ["--containerize", "dockerfile", "--cores", "1", "--nolock", "--config", "container=null"]
+COMMAND = ["--containerize", "dockerfile", "--cores", "1", "--nolock"]
 
 
 def environments() -> str:

@@ -22,7 +22,16 @@ from refusal.errors import InputError
 from refusal.manifest import MANIFEST, METADATA, code_files, sha256
 
 # Stages that hold prompts, completions, or what a run makes again and nobody reads.
-LEFT_OUT = ("activations", "archive", "generations", "judgements", "prompts", "store")
+LEFT_OUT = (
+    "activations",
+    "archive",
+    "explorer.html",
+    "generations",
+    "judgements",
+    "prompts",
+    "report.zip",
+    "store",
+)
 WEIGHTS = (".safetensors", ".pt", ".bin")
 # Columns with words of a prompt or of a model.
 TEXT_COLUMNS = {"answer", "completion", "keywords", "output", "prompt", "response", "text"}

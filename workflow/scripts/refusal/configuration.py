@@ -54,6 +54,7 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     if config["experiments"]["styles"] and config["styles"]["judge"]:
         _check_hub_id("config: styles.judge", config["styles"]["judge"])
     _check_autoencoder(config["sparse_features"]["autoencoder"])
+    _check_image(config["container"])
     return config
 
 
@@ -250,3 +251,12 @@ def _check_compared_runs(compare: Mapping) -> None:
                 f"config: compare.{side}: no folder {folder}; give the results folder of a "
                 "finished run, or null."
             )
+
+
+def _check_image(image: str | None) -> None:
+    """An image that is a file has to exist; Apptainer fetches any other when jobs start."""
+    if image is not None and not image.startswith("docker://") and not Path(image).is_file():
+        raise InputError(
+            f"config: container: no file {image}. Remedy: build it (docs/containers.md), or give "
+            "docker://owner/name:tag."
+        )

@@ -17,7 +17,7 @@ PARTS = {
     "figures": "figures/*.png",
 }
 # Working files, timings, and what is made of finished results: no result of the run.
-NO_RESULTS = ("store", "benchmarks", "compare", "archive")
+NO_RESULTS = ("store", "benchmarks", "compare", "archive", "explorer.html", "report.zip")
 
 
 def part_files(folder: str | Path) -> dict[str, list[Path]]:
