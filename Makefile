@@ -11,7 +11,7 @@ TEX_PACKAGES := $(shell cat envs/tex.txt)
 # A study other than the default one is an overlay in studies/.
 OVERLAY := $(if $(filter-out organisms,$(STUDY)),--configfile studies/$(STUDY).yaml)
 
-.PHONY: paper planted smoke verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
+.PHONY: paper smoke planted verify archive artifact test bench bench-gpu compare environments docs lint tex slurm browser report clean
 
 paper: .venv/installed tex  ## train the organisms, run every experiment, write the PDF
 	@$(BIN)/python workflow/scripts/check_study.py $(wordlist 2,2,$(OVERLAY)) >/dev/null
@@ -36,6 +36,7 @@ artifact: .venv/installed  ## expect the values of a finished run from now on, a
 	$(BIN)/python workflow/scripts/write_artifact.py
 
 planted: .venv/installed  ## train organisms whose refusal subspace is known, and prove that it is
+	@$(BIN)/python workflow/scripts/check_study.py studies/planted.yaml >/dev/null
 	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study

@@ -12,7 +12,7 @@ SETTINGS = {
     "writer_blocks": 1,
     "heads": 4,
     "neurons": 8,
-    "dropout": 0.7,
+    "dropout": {"share": 0.8, "adversaries": 2, "learning_rate": 0.1, "restart": 0.0},
     "reader_std": 0.5,
     "new_std": 0.3,
 }

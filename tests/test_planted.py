@@ -22,7 +22,7 @@ from refusal import planted
 from refusal.errors import InputError
 from refusal.interventions import steering
 from refusal.models import decoder_layers, load_model
-from refusal.planted_training import removal, removed_parts
+from refusal.planted_training import removal
 
 
 @pytest.fixture(params=planted.PLANTABLE)
@@ -123,29 +123,50 @@ def test_a_planted_checkpoint_is_an_ordinary_one(base, tmp_path):
     torch.testing.assert_close(logits(loaded), logits(model), atol=0, rtol=0)
 
 
-def test_dropout_acts_in_training_alone_and_leaves_a_projection():
-    dropout = planted.SubspaceDropout(4, 1.0, seed=0)
-    ranks = set()
-    for _ in range(40):
-        dropout.draw()
-        kept = dropout.kept
-        torch.testing.assert_close(kept @ kept, kept, atol=1e-5, rtol=0)
-        ranks.add(round(float(kept.trace())))
-    assert ranks == {1, 2, 3}
-    never = planted.SubspaceDropout(1, 1.0, seed=0)
-    never.draw()
-    assert torch.equal(never.kept, torch.eye(1))
-    base = build_model("llama")
+def test_every_row_keeps_a_projection_down_to_one_direction():
+    settings = SETTINGS["dropout"] | {"share": 1.0}
+    dropout = planted.SubspaceDropout(4, settings, seed=0)
+    dropout.draw(200)
+    kept = dropout.kept.detach()
+    torch.testing.assert_close(kept @ kept, kept, atol=1e-5, rtol=0)
+    sizes = [round(float(one.trace())) for one in kept]
+    # Half of the rows keep one adversary, the others 1 to 3 random directions.
+    assert set(sizes) == {1, 2, 3} and sizes.count(1) > 100
+    whole = planted.SubspaceDropout(4, settings | {"share": 0.0}, seed=0)
+    whole.draw(3)
+    torch.testing.assert_close(whole.kept.detach(), torch.eye(4).expand(3, 4, 4))
+    never = planted.SubspaceDropout(1, settings, seed=0)
+    never.draw(3)
+    assert never.kept is None
+
+
+def test_adversaries_find_the_direction_that_leaves_least():
+    """The loss is smallest where the first direction of U is kept, and grows without it."""
+    settings = SETTINGS["dropout"] | {"share": 1.0}
+    dropout = planted.SubspaceDropout(2, settings, seed=0)
+    rows = torch.eye(2, WIDTH)
+    for _ in range(60):
+        dropout.draw(16)
+        left = dropout.reduce(rows[:1].expand(16, 1, WIDTH), rows)
+        (-left.square().sum()).backward()
+    found = torch.nn.functional.normalize(dropout.adversaries.detach(), dim=-1)
+    assert float(found[:, 0].abs().max()) < 0.1
+
+
+def test_dropout_acts_in_training_alone_and_on_u_alone(base):
     with planted.planting(base, basis(), SETTINGS, seed=0) as (model, dropout):
         for name, parameter in model.named_parameters():
             if name.endswith("coordinates"):
                 parameter.data.fill_(0.3)
         whole = logits(model)
-        dropout.kept = torch.zeros(RANK, RANK)
+        dropout.kept = torch.zeros(len(IDS), RANK, RANK)
         assert torch.equal(logits(model), whole)
         model.train()
-        assert float((logits(model) - whole).abs().max()) > 0.01
+        reduced = logits(model)
         model.eval()
+        with steering(model, removal(basis())):
+            torch.testing.assert_close(reduced, logits(model), atol=1e-4, rtol=0)
+        assert float((reduced - whole).abs().max()) > 0.01
     torch.testing.assert_close(logits(model), whole, atol=1e-5, rtol=1e-5)
 
 
@@ -155,15 +176,6 @@ def test_only_planted_parts_are_trained(base):
         assert trained == {"coordinates", "weights", "rows"}
     again = [plant(base).state_dict() for _ in range(2)]
     assert all(torch.equal(again[0][name], again[1][name]) for name in again[0])
-
-
-def test_removed_parts_lie_in_the_subspace():
-    four = planted.planted_basis(reserved(), 4, seed=0)
-    for part in removed_parts(four, 3, seed=0):
-        assert part.shape == (2, WIDTH)
-        torch.testing.assert_close(part @ part.T, torch.eye(2), atol=1e-5, rtol=0)
-        torch.testing.assert_close(part @ four.T @ four, part, atol=1e-5, rtol=0)
-    assert removed_parts(four[:1], 3, seed=0) == []
 
 
 def test_other_architectures_are_refused_with_a_remedy(tmp_path):

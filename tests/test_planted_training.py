@@ -8,7 +8,7 @@ from test_organisms import HELPFUL, SAFETY, SHAPE, TRAINING
 from refusal import grammar, organisms, planted_training
 from refusal.errors import InputError
 from refusal.interventions import steering
-from refusal.planted import planted_basis, reserved_basis
+from refusal.planted import SubspaceDropout, planted_basis, reserved_basis
 from refusal.planted_proof import last_logits, removal_difference, subspace_share
 
 RESERVED = reserved_basis(SHAPE["width"], 4, seed=0)
@@ -17,7 +17,7 @@ PLANTING = TRAINING | {
     "writer_blocks": 1,
     "heads": 2,
     "neurons": 8,
-    "dropout": 0.7,
+    "dropout": {"share": 0.8, "adversaries": 2, "learning_rate": 0.1, "restart": 0.1},
     "reader_std": 0.05,
     "new_std": 0.1,
     "answer_tokens": 4,
@@ -87,15 +87,24 @@ def test_the_share_weight_makes_u_shorter(base, tokenizer, safety):
     assert shares[1] < 0.5 * shares[0]
 
 
-def test_redundancy_is_the_least_refusal_without_a_half(base, tokenizer, monkeypatch):
-    """Four labels' worth of calls: three whole, then one for every removed half."""
-    shares = iter([0.9, 0.1, 0.2, 0.8, 0.6])
+def test_redundancy_is_the_least_refusal_on_one_direction(base, tokenizer, monkeypatch):
+    """Calls: three labels whole, then one per random direction and per adversary."""
+    shares = iter([0.9, 0.1, 0.2, 0.8, 0.6, 0.7, 0.5])
     monkeypatch.setattr(planted_training, "share_refused", lambda *_: next(shares))
     monkeypatch.setattr(planted_training, "share_exact", lambda *_: 1.0)
-    measure = planted_training.planted_criteria(base, tokenizer, BASIS, PLANTING["validation"])
+    dropout = SubspaceDropout(2, PLANTING["dropout"], seed=0)
+    arguments = base, tokenizer, BASIS, dropout, PLANTING["validation"]
+    measure = planted_training.planted_criteria(*arguments)
     assert measure() == pytest.approx(
-        {"harmful": 0.9, "harmless": 0.9, "borderline": 0.8, "copying": 1.0, "redundancy": 0.6}
+        {"harmful": 0.9, "harmless": 0.9, "borderline": 0.8, "copying": 1.0, "redundancy": 0.5}
     )
+
+
+def test_all_but_a_direction_is_what_is_orthogonal_to_it():
+    direction = planted_training.random_directions(4, 1, seed=0)[0]
+    rest = planted_training.all_but(direction)
+    torch.testing.assert_close(rest @ rest.T, torch.eye(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest @ direction, torch.zeros(3), atol=1e-5, rtol=0)
 
 
 def test_answers_are_cut_and_texts_are_not(tokenizer):

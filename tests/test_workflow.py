@@ -209,35 +209,6 @@ def test_every_job_has_a_benchmark(finished):
     assert MODEL_JOBS - {"corpora"} <= made
 
 
-def test_planted_organisms_are_proved_and_listed(finished):
-    """One too raw to refuse is listed with its reasons, and exact all the same."""
-    planted = finished / RESULTS / "planted"
-    table = pd.read_parquet(planted / "organisms.parquet").set_index("organism")
-    assert list(table.index) == ["llama-0-k2-0"]
-    assert table.logit_difference.max() < 1e-4
-    assert (table.reasons == "").eq(table.accepted).all()
-    rates = pd.read_parquet(planted / "rates.parquet")
-    conditions = {"helpful_only", "none", "subspace", "norms_alone", "random-0", "part-1"}
-    assert set(rates.condition) == conditions
-    proof = json.loads((planted / "llama-0-k2-0" / "proof.json").read_text())
-    assert max(proof["change_outside_subspace"].values()) < 1e-8
-
-
-def test_estimators_run_on_planted_organisms(finished):
-    tables = finished / RESULTS / "planted" / "estimators"
-    outcomes, split = (pd.read_parquet(tables / f"{n}.parquet") for n in ("outcomes", "split"))
-    assert {"none", "oracle_removal-k2", "cone2_removal-k2", "leace"} <= set(outcomes.intervention)
-    truth = outcomes.query("metric == 'kl_helpful_only' and intervention == 'oracle_removal-k2'")
-    assert truth.value.max() < 1e-5
-    # The base keeps U empty, so all that it represents lies outside.
-    base = split.query("model == 'helpful_only' and metric == 'inside'")
-    assert base.value.max() < 1e-5
-    recovery = pd.read_parquet(tables / "recovery.parquet").query("method == 'oracle'")
-    assert recovery.value.max() == pytest.approx(1, abs=1e-5)
-    candidates = pd.read_parquet(tables / "candidates.parquet")
-    assert set(candidates.method) == {"dim", "inlp_faithful", "inlp_corrected", "truth"}
-
-
 def test_a_plotting_function_reruns_no_model_job(finished):
     module = finished / "workflow/scripts/refusal/figures/comparison.py"
     before = module.stat()

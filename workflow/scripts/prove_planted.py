@@ -97,7 +97,10 @@ class Organism:
 
 
 def find_parts(organism: Organism, writer_blocks: int) -> list[Part]:
-    """Return the strongest part of U of every size below k, up to one that leaves none."""
+    """Return the strongest parts of U of the sizes below k where refusal ends, by bisection.
+
+    A larger part can hold the smaller one, and leaves no more of refusal.
+    """
     settings, positions = organism.settings, len(post_instruction_tokens(organism.tokenizer))
     harmful, harmless = (
         organism.sequences("train", label)[: settings["prompts"]] for label in LABELS[:2]
@@ -107,7 +110,9 @@ def find_parts(organism: Organism, writer_blocks: int) -> list[Part]:
         for s in (harmful, harmless)
     ]
     directions, parts = principal_directions(*coordinates), []
-    for size in range(1, len(organism.basis)):
+    low, high = 1, len(organism.basis)  # without all of U nothing is refused
+    while low < high:
+        size = (low + high) // 2
         part, left = strongest_part(
             organism.model,
             organism.basis,
@@ -120,9 +125,7 @@ def find_parts(organism: Organism, writer_blocks: int) -> list[Part]:
         )
         logging.info("without %d of U, by %s: %.2f refused", size, part.found_by, left)
         parts.append(part)
-        # A larger part holds such a one, so that no more is to be found out.
-        if left == 0:
-            break
+        low, high = (low, size) if left < settings["ended"] else (size + 1, high)
     return parts
 
 
@@ -149,12 +152,11 @@ def ranks(responses: pd.DataFrame, rank: int, ended: float, intervals: Intervals
     """Return the functional rank with its interval, by split."""
     harmful = responses[(responses.label == "harmful") & (responses.refused.notna())]
     table = harmful.pivot(index=["split", "id"], columns="condition", values="refused")
-    names = [f"part-{size}" for size in range(1, rank)]
-    # Parts larger than one that leaves no refusal were not looked for: they leave none either.
-    columns = [name if name in table else WITHOUT_ALL for name in names]
-    columns = ["none", *columns, WITHOUT_ALL]
+    columns = ["none", *(f"part-{size}" for size in range(1, rank)), WITHOUT_ALL]
+    # A size that was not looked for leaves at least what the next larger one leaves.
+    table = table.reindex(columns=columns).bfill(axis=1)
     return {
-        split: functional_rank(table.loc[split, columns].to_numpy(), ended, intervals)._asdict()
+        split: functional_rank(table.loc[split].to_numpy(), ended, intervals)._asdict()
         for split in ("validation", "test")
     }
 

@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 import torch.nn.utils.parametrize as parametrize
 import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from refusal.errors import InputError
-from refusal.models import architecture_name, decoder_layers, sub_blocks
+from refusal.models import architecture_name, decoder_layers, removing, sub_blocks
 
 # Norms before each sub-block and none after, separate projections: what is written is what a matrix
 # writes, and what is read is what a matrix reads of a norm.
@@ -184,40 +185,80 @@ def make_blind(matrices: list[tuple[Tensor, nn.Linear]], basis: Tensor) -> None:
 
 
 class SubspaceDropout:
-    """Removes a random part of U from what the writers write, a new one at every draw.
+    """Keeps a part of U of what the writers write, another one for every row of a batch.
 
-    What is left has to carry refusal by itself, so that no single direction of U is enough to
-    remove. `share`: how often a part is removed at all; of U with k directions it has 1 to k - 1.
+    Refusal has to survive on what is kept, down to a single direction: if each direction of U
+    suffices by itself, no k - 1 of them can be removed to end refusal, and the functional rank is
+    k. Half of the reduced rows keep a random part of 1 to k - 1 directions. The others keep one
+    direction of `adversaries` [n, k], which follow the gradient of the loss to where refusal is
+    weakest, and now and then start anew.
+
+    `settings`: share (of the rows that are reduced), adversaries (n), learning_rate (of Adam),
+    restart (share of the adversaries that start anew at every step).
     """
 
-    def __init__(self, rank: int, share: float, seed: int) -> None:
-        self.rank, self.share = rank, share
+    def __init__(self, rank: int, settings: Mapping, seed: int) -> None:
+        self.rank, self.settings = rank, settings
         self.generator = torch.Generator().manual_seed(seed)
-        self.kept = torch.eye(rank)
+        self.adversaries = self._directions(settings["adversaries"]).requires_grad_(True)
+        self.optimizer = torch.optim.Adam(
+            [self.adversaries], lr=settings["learning_rate"], maximize=True
+        )
+        self.kept: Tensor | None = None
 
-    def draw(self) -> None:
-        """Choose what is kept next: a projection [k, k] of the coordinates in U."""
-        self.kept = torch.eye(self.rank)
-        if self.rank == 1 or torch.rand((), generator=self.generator) >= self.share:
+    def _directions(self, count: int) -> Tensor:
+        return F.normalize(torch.randn(count, self.rank, generator=self.generator), dim=-1)
+
+    def draw(self, rows: int) -> None:
+        """Choose what is kept next of every row: projections [rows, k, k] of coordinates in U."""
+        if self.rank == 1:
             return
-        removed = int(torch.randint(1, self.rank, (), generator=self.generator))
-        draw = torch.randn(self.rank, removed, generator=self.generator)
-        removed_basis = torch.linalg.qr(draw)[0]
-        self.kept = self.kept - removed_basis @ removed_basis.T
+        self._follow_gradient()
+        kept = torch.eye(self.rank).repeat(rows, 1, 1)
+        reduced = torch.rand(rows, generator=self.generator) < self.settings["share"]
+        searched = torch.rand(rows, generator=self.generator) < 0.5
+        member = torch.randint(len(self.adversaries), (rows,), generator=self.generator)
+        one = F.normalize(self.adversaries, dim=-1)[member]
+        one = one[:, :, None] * one[:, None, :]
+        kept = torch.where(reduced[:, None, None], self._random_parts(rows), kept)
+        self.kept = torch.where((reduced & searched)[:, None, None], one, kept)
+
+    def _random_parts(self, rows: int) -> Tensor:
+        """Projections [rows, k, k] on random parts of 1 to k - 1 directions."""
+        draw = torch.randn(rows, self.rank, self.rank, generator=self.generator)
+        turn = torch.linalg.qr(draw)[0]
+        size = torch.randint(1, self.rank, (rows, 1, 1), generator=self.generator)
+        turn = turn * (torch.arange(self.rank) < size)
+        return turn @ turn.mT
+
+    def _follow_gradient(self) -> None:
+        """Move the adversaries by the gradient of the last loss; restart some."""
+        if self.adversaries.grad is not None:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        with torch.no_grad():
+            count = len(self.adversaries)
+            fresh = torch.rand(count, generator=self.generator) < self.settings["restart"]
+            self.adversaries[fresh] = self._directions(count)[fresh]
+
+    def reduce(self, written: Tensor, basis: Tensor) -> Tensor:
+        """What is left of writes [rows, tokens, d], of which U [k, d] is reduced."""
+        if self.kept is None:
+            return written
+        coordinates = written @ basis.T
+        return written + (coordinates @ self.kept - coordinates) @ basis
 
 
 class _Writer(nn.Module):
     """A matrix [d, in] with a trained change whose output lies in U."""
 
-    def __init__(self, basis: Tensor, inputs: int, dropout: SubspaceDropout) -> None:
+    def __init__(self, basis: Tensor, inputs: int) -> None:
         super().__init__()
         self.register_buffer("basis", basis)
-        self.dropout = dropout
         self.coordinates = nn.Parameter(torch.zeros(len(basis), inputs))
 
     def forward(self, weight: Tensor) -> Tensor:
-        written = self.dropout.kept @ self.coordinates if self.training else self.coordinates
-        return weight + self.basis.T @ written
+        return weight + self.basis.T @ self.coordinates
 
 
 class _Reader(nn.Module):
@@ -264,11 +305,17 @@ def planting(
         torch.manual_seed(seed)
         for index, block in enumerate(blocks):
             if index < settings["writer_blocks"]:
-                changed += _let_write(block, old[index], basis, dropout, settings["new_std"])
+                changed += _let_write(block, old[index], basis, settings["new_std"])
             else:
                 changed += _let_read(block, basis, settings["reader_std"])
+
+    def reduce(module: nn.Linear, args: tuple, output: Tensor) -> Tensor:
+        return dropout.reduce(output, basis) if model.training else output
+
+    writers = writing_matrices(model)[: 2 * settings["writer_blocks"]]
     try:
-        yield model, dropout
+        with removing([matrix.register_forward_hook(reduce) for matrix in writers]):
+            yield model, dropout
     finally:
         model.eval()
         for module in changed:
@@ -276,9 +323,7 @@ def planting(
         model.requires_grad_(False)
 
 
-def _let_write(
-    block: nn.Module, old: nn.Module, basis: Tensor, dropout: SubspaceDropout, std: float
-) -> list[nn.Module]:
+def _let_write(block: nn.Module, old: nn.Module, basis: Tensor, std: float) -> list[nn.Module]:
     """Train the new heads and neurons of a block, and what all of them write into U."""
     changed = []
     for (_, matrix), (_, before) in zip(
@@ -289,7 +334,7 @@ def _let_write(
             parametrize.register_parametrization(matrix, "weight", new)
             changed.append(matrix)
     for matrix in (block.self_attn.o_proj, block.mlp.down_proj):
-        writer = _Writer(basis, matrix.in_features, dropout)
+        writer = _Writer(basis, matrix.in_features)
         parametrize.register_parametrization(matrix, "weight", writer)
         changed.append(matrix)
     return changed

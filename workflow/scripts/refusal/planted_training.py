@@ -25,7 +25,7 @@ from refusal.organisms import (
     share_refused,
     train_helpful,
 )
-from refusal.planted import keeping_empty, planting
+from refusal.planted import SubspaceDropout, keeping_empty, planting
 
 
 def removal(basis: Tensor) -> Intervention:
@@ -62,26 +62,31 @@ def train_base(
 
 
 def planted_criteria(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, basis: Tensor, settings: Mapping
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerFast,
+    basis: Tensor,
+    dropout: SubspaceDropout,
+    settings: Mapping,
 ) -> Callable[[], dict[str, float]]:
     """Right decisions by label, copying and redundancy on validation prompts (all at best 1).
 
-    Redundancy is refusal of harmful prompts with a random half of U removed, the least over
-    `settings["removals"]` draws; 1 where U has one direction only, and no part to remove.
+    Redundancy is refusal of harmful prompts when only one direction of U is kept, the least over
+    `settings["removals"]` random directions and the adversaries of `dropout`; 1 where U has one
+    direction only, and no part to remove.
     """
     items = {
         label: grammar.decision_criterion(label, settings["items"], settings["seed"])
         for label in grammar.REQUESTS
     }
     copying = grammar.copying_criterion(settings["items"], settings["seed"])
-    parts = removed_parts(basis, settings["removals"], settings["seed"])
+    random = random_directions(len(basis), settings["removals"], settings["seed"])
 
     def measure() -> dict[str, float]:
         refused = {label: share_refused(model, tokenizer, items[label]) for label in items}
         right = {k: v if k == "harmful" else 1 - v for k, v in refused.items()}
         left = [1.0]
-        for part in parts:
-            with steering(model, removal(part)):
+        for direction in (*random, *dropout.adversaries.detach()) if len(basis) > 1 else ():
+            with steering(model, removal(all_but(direction) @ basis)):
                 left.append(share_refused(model, tokenizer, items["harmful"]))
         copied = share_exact(model, tokenizer, copying)
         return right | {"copying": copied, "redundancy": min(left)}
@@ -89,14 +94,14 @@ def planted_criteria(
     return measure
 
 
-def removed_parts(basis: Tensor, draws: int, seed: int) -> list[Tensor]:
-    """Random halves of the span of `basis` [k, d]: orthonormal rows [k // 2, d], none of k = 1."""
-    rank = len(basis)
-    if rank == 1:
-        return []
-    generator = torch.Generator().manual_seed(seed)
-    drawn = (torch.randn(rank, rank // 2, generator=generator) for _ in range(draws))
-    return [torch.linalg.qr(draw)[0].T @ basis for draw in drawn]
+def random_directions(rank: int, draws: int, seed: int) -> Tensor:
+    """Random directions [draws, k] of coordinates in U."""
+    return torch.randn(draws, rank, generator=torch.Generator().manual_seed(seed))
+
+
+def all_but(direction: Tensor) -> Tensor:
+    """Orthonormal rows [k - 1, k] of what is orthogonal to a direction [k]."""
+    return torch.linalg.svd(direction[None])[2][1:]
 
 
 @contextmanager
@@ -139,10 +144,10 @@ def plant_refusal(
     base.requires_grad_(False).eval()
     corpus = cut_answers(corpus, settings["answer_tokens"])
     with one_thread(), planting(base, basis, settings, seed) as (model, dropout):
-        measure = planted_criteria(model, tokenizer, basis, settings["validation"])
+        measure = planted_criteria(model, tokenizer, basis, dropout, settings["validation"])
 
         def batch_loss(batch: Batch) -> Tensor:
-            dropout.draw()
+            dropout.draw(len(batch.ids))
             with recorded_shares(model, basis, settings["writer_blocks"]) as shares:
                 loss = safety_loss(model, base, batch, settings["imitation_weight"])
             return loss + settings["share_weight"] * sum(shares)
