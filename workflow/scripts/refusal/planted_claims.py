@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from refusal.planted_measures import MEAN
+from refusal.planted_reading import ORGANISMS_MIN, chosen_places
 from refusal.statistics import Estimate, student_mean
 
-ORGANISMS_MIN = 3
 # Metric -> judge, as in the summary of ordinary models.
 METRICS = {"oracle_gap": "oracle", "perplexity_ratio": "model"}
 # Intervention -> method and number of directions in the table of recovery, None for all.
@@ -114,14 +114,12 @@ def base_signals(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     Returns:
         organism, position, layer, value, low, high.
     """
-    candidates, split = tables["candidates"], tables["split"]
-    taken = candidates[(candidates.method == "dim") & (candidates.scope == "all")]
-    taken = taken[taken.selected.astype(bool)][["organism", "position", "layer"]]
+    split = tables["split"]
     base = split[(split.model == "helpful_only") & (split.metric == "length")]
-    rows = taken.merge(base, on=["organism", "position", "layer"])
+    places = ["organism", "position", "layer"]
+    rows = chosen_places(tables["candidates"]).merge(base, on=places)
     found = [signal_share(*row) for row in rows[["value", "low", "high"]].to_numpy(float)]
-    places = rows[["organism", "position", "layer"]].reset_index(drop=True)
-    return places.join(pd.DataFrame(found, columns=Estimate._fields))
+    return rows[places].join(pd.DataFrame(found, columns=Estimate._fields))
 
 
 def _base_row(tables: Mapping[str, pd.DataFrame], accepted: list[str]) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Check the claims on planted organisms against the tables of their estimators."""
+"""Means over planted organisms by method and layer, and the claims that are read from them."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -8,18 +8,22 @@ import pandas as pd
 from job import job
 from refusal.claims import evaluate_claims, load_claims, save_verdicts
 from refusal.planted_claims import planted_summary
+from refusal.planted_reading import method_table, parts_table
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
+TABLES = ("organisms", "outcomes", "recovery", "split", "candidates")
 NO_COMPARISONS = pd.DataFrame(columns=["model", "left", "right", "dataset", "metric", "judge"])
 
 
 def main(snakemake: "snakemake") -> None:
     inputs, output = snakemake.input, snakemake.output
-    names = ("organisms", "outcomes", "recovery", "split", "candidates")
-    tables = {name: pd.read_parquet(inputs[name]) for name in names}
-    summary = planted_summary(tables, snakemake.params.confidence)
+    confidence = snakemake.params.confidence
+    tables = {name: pd.read_parquet(inputs[name]) for name in TABLES}
+    method_table(tables, confidence).to_parquet(output.methods, index=False)
+    parts_table(tables, confidence).to_parquet(output.parts, index=False)
+    summary = planted_summary(tables, confidence)
     summary.to_parquet(output.summary, index=False)
     verdicts = evaluate_claims(load_claims(inputs.claims, "planted"), summary, NO_COMPARISONS)
     for name, claim in verdicts.items():
