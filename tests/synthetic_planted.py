@@ -6,12 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 
+from refusal.claims import evaluate_claims, load_claims
+from refusal.planted_claims import planted_summary
 from refusal.planted_reading import method_table, parts_table
+from refusal.planted_section import planted_section
 
 WIDTH = 128
 LAYERS, POSITIONS = range(4), (-2, -1)
@@ -30,6 +34,7 @@ GAPS = MappingProxyType(
         "oracle_removal": 1.0,
     }
 )
+NO_COMPARISONS = pd.DataFrame(columns=["model", "left", "right", "dataset", "metric", "judge"])
 OTHERS = (
     "none",
     "dim_flipping",
@@ -64,7 +69,7 @@ class World:
     gaps: Mapping = field(default_factory=dict)
     seeds: int = 3
     groups: tuple = GROUPS
-    rejected: tuple[str, ...] = ("llama-0-k4-share1-2",)
+    rejected: tuple[str, ...] = ("llama-0-k4-quiet-2",)
     perplexity: float = 1.01
     noise: bool = False
 
@@ -94,12 +99,14 @@ def tables(world: World = USUAL) -> dict[str, pd.DataFrame]:
 def _organisms(world: World) -> pd.DataFrame:
     rows = []
     for (rank, weight, functional), seed in product(world.groups, range(world.seeds)):
-        name = f"llama-0-k{rank}-share{weight:g}-{seed}"
+        kind = f"k{rank}-{'quiet' if weight else 'loud'}"
+        name = f"llama-0-{kind}-{seed}"
         accepted = name not in world.rejected
         rows.append(
             {
                 "organism": name,
                 "base": "llama-0",
+                "kind": kind,
                 "rank": rank,
                 "share_weight": weight,
                 "seed": seed,
@@ -119,9 +126,9 @@ def _organisms(world: World) -> pd.DataFrame:
 def _about(organism) -> dict:
     return {
         "organism": organism.organism,
-        "planted_rank": organism.rank,
         "base": organism.base,
-        "share_weight": organism.share_weight,
+        "kind": organism.kind,
+        "planted_rank": organism.rank,
         "seed": organism.seed,
         "accepted": organism.accepted,
     }
@@ -187,7 +194,7 @@ def _split(world: World, listed: pd.DataFrame) -> pd.DataFrame:
             "helpful_only": {"inside": 0.0, "outside": layer, "length": layer},
         }
         # Resampling noise alone lengthens it by as much again, in the square.
-        low, high = (1.3, 1.6) if world.noise else (0.9, 1.2)
+        low, high = (1.45, 1.6) if world.noise else (0.9, 1.2)
         for model, metrics in lengths.items():
             for metric, value in metrics.items():
                 bounds = {"value": value, "low": low * value, "high": high * value}
@@ -223,6 +230,21 @@ def rates(world: World = USUAL) -> pd.DataFrame:
         for split in ("validation", "test")
     ]
     return pd.DataFrame(rows)
+
+
+@cache
+def verdicts(world: World = USUAL) -> dict:
+    """The shipped claims on planted organisms in that world."""
+    claims = load_claims(Path(__file__).parents[1] / "paper" / "claims.yaml", "planted")
+    return evaluate_claims(claims, planted_summary(tables(world), 0.95), NO_COMPARISONS)
+
+
+@cache
+def section(world: World = USUAL) -> dict:
+    """What the section of the paper is written from."""
+    made = tables(world)
+    methods = method_table(made, 0.95)
+    return planted_section(made["organisms"], methods, made["candidates"], verdicts(world))
 
 
 # Frames of figures and tables, which are looked up by their names.

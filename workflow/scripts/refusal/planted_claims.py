@@ -97,7 +97,8 @@ def signal_share(length: float, low: float, high: float) -> Estimate:
 
     Noise lengthens a difference, and resampling lengthens it by as much again, so that the basic
     bootstrap interval of the squared length (Davison & Hinkley 1997, section 5.2), reflected about
-    the measured one, is free of both: [2 l^2 - high^2, 2 l^2 - low^2]. 0 is noise alone.
+    the measured one, is free of both: [2 l^2 - high^2, 2 l^2 - low^2]. 0 is noise alone. The value
+    is the middle of the interval, which lies low, since resampled squares are skewed.
 
     Args:
         length: norm of the difference, with the percentile interval of resampled norms.

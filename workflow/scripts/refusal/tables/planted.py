@@ -35,7 +35,7 @@ def organisms_table(organisms: pd.DataFrame, rates: pd.DataFrame) -> str:
     header = ["Organism", "$k$", "Functional rank", "Share in $U$", "Harmful", "Harmless"]
     header += ["Logits", "KL, norms", "Outcome"]
     ragged = r">{\raggedright\arraybackslash}"
-    return tabular(rf"lrlrrrrr{ragged}p{{.28\textwidth}}", header, lines)
+    return tabular(rf"lrlrrrrr{ragged}p{{.25\textwidth}}", header, lines)
 
 
 def _rank(row) -> str:
