@@ -70,11 +70,11 @@ MODELS = list(config["models"])
 ORGANISMS = [
     name for name, model in config["models"].items() if "architecture" in model
 ]
-# Organisms with a planted subspace, of every base, rank and seed.
+# Organisms with a planted subspace, of every base, kind and seed.
 PLANTED = {
-    f"{base}-k{rank}-{seed}": {"base": base, "rank": rank, "seed": seed}
+    f"{base}-{kind}-{seed}": {"base": base, "kind": kind, **settings, "seed": seed}
     for base in config["planted"]["bases"]
-    for rank in config["planted"]["ranks"]
+    for kind, settings in config["planted"]["organisms"].items()
     for seed in config["planted"]["seeds"]
 }
 EXTERNAL_PINS = sorted({run["pins"] for run in EXTERNAL_RUNS.values() if run["pins"]})

@@ -33,11 +33,11 @@ rule planted_estimators:
         "../envs/models.yaml"
     params:
         organism="{organism}",
+        planted=lambda wildcards: PLANTED[wildcards.organism],
         planting=config["planted"]["planting"],
         proof=config["planted"]["proof"],
         settings=config["planted"]["estimators"],
         directions={k: config["directions"][k] for k in ("filter", "inlp")},
-        draws=config["directions"]["random"]["draws"],
         selection=config["selection"],
         text_tokens=config["losses"]["text_tokens"],
         statistics=config["statistics"],

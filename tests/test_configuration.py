@@ -15,6 +15,7 @@ SCHEMA = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
+PLANTED = {"rank": 1, "share_weight": 1, "reader_std": 0.4}
 JUDGE = {"path": "owner/name", "prompt": "wildguard", "parse": "wildguard"}
 
 
@@ -92,11 +93,15 @@ def test_null_removes_an_entry():
         (judged(parse="yes"), ["judges.a.parse", "yes"]),
         (judged(rule="published"), ["judges.a.rule", "wildguard", "give one of strict"]),
         ({"judges": {"oracle": JUDGE}}, ["judges", "oracle", "not the name of a judge"]),
-        ({"planted": {"ranks": [9]}}, ["planted.ranks", "9", "8 directions"]),
         (
-            {"planted": {"ranks": [1], "bases": {"llama-0": None}}},
+            {"planted": {"organisms": {"a": PLANTED | {"rank": 9}}}},
+            ["organisms.a: rank 9", "8 directions"],
+        ),
+        (
+            {"planted": {"organisms": {"a": PLANTED}, "bases": {"llama-0": None}}},
             ["planted.bases", "none is named"],
         ),
+        ({"planted": {"organisms": {"a": {"rank": 1}}}}, ["planted.organisms.a", "share_weight"]),
         (
             {"planted": {"bases": {"a": {"architecture": "gemma2", "seed": 0}}}},
             ["planted.bases.a.architecture", "gemma2"],

@@ -279,7 +279,6 @@ def test_tables_have_the_columns_that_the_page_says(smoke_run):
     summary = pd.read_parquet(results / "statistics/summary.parquet")
     placeholders = {"<model>": set(summary.model), "<intervention>": set(summary.intervention)}
     placeholders |= {"<method>": {"dim", "inlp_faithful", "inlp_corrected"}}
-    placeholders |= {"<organism>": {"llama-0-k2-0"}}
     found = set()
     for path in results.rglob("*.parquet"):
         if path.relative_to(results).parts[0] == "store":
@@ -289,7 +288,8 @@ def test_tables_have_the_columns_that_the_page_says(smoke_run):
         table = "statistics/summary.parquet" if experiment else table
         found.add(table)
         assert pq.read_schema(path).names == described[table], path
-    assert found == set(described)
+    # The smoke study plants nothing; test_planted_stage.py looks at its tables.
+    assert found == {table for table in described if not table.startswith("planted/")}
 
 
 def general(path: Path, placeholders: dict[str, set[str]]) -> str:

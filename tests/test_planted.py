@@ -39,7 +39,7 @@ def test_bases_are_orthonormal_nested_and_seeded():
     assert not torch.equal(basis(), planted.planted_basis(reserved(), RANK, seed=2))
     first, second = planted.random_bases(WIDTH, RANK, 2, seed=0)
     assert not torch.equal(first, second)
-    with pytest.raises(InputError, match="planted.ranks: 7.*6 directions.*planted.reserved"):
+    with pytest.raises(InputError, match="planted.organisms: rank 7.*6 dir.*planted.reserved"):
         planted.planted_basis(reserved(), RESERVED + 1, seed=0)
 
 

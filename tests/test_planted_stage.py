@@ -1,11 +1,15 @@
 """The scripts of the planted stage, on an organism too raw to refuse, and their search."""
 
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
+from test_docs import described_tables
 from test_organisms import SAFETY
 from test_planted_training import (  # noqa: F401 (fixtures)
     PLANTING,
@@ -15,16 +19,20 @@ from test_planted_training import (  # noqa: F401 (fixtures)
     tokenizer,
 )
 
+import join_planted
 import list_planted
+import measure_planted
 import plant_refusal
 import prove_planted
 import write_planted_corpus
 from refusal.functional_rank import Part
+from refusal.kinds import CORE
 from refusal.organisms import save_organism
 from refusal.planted_training import save_subspace
 from refusal.statistics import Intervals
 
-ORGANISM = {"base": "b", "rank": 2, "seed": 0}
+ORGANISM = {"base": "b", "kind": "k", "rank": 2, "seed": 0}
+ORGANISM |= {"share_weight": 0.5, "reader_std": 0.1}
 PROOF = {
     "random": 1,
     "ended": 0.1,
@@ -33,6 +41,7 @@ PROOF = {
     "max_new_tokens": 4,
     "max_tokens": 512,
 }
+CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 ACCEPTANCE = {
     "harmful_min": 0.9,
     "harmless_max": 0.05,
@@ -42,15 +51,22 @@ ACCEPTANCE = {
 }
 
 
+class Files(dict):
+    """Files by name, as Snakemake hands them to a script: `files.name` and `files["name"]`."""
+
+    __getattr__ = dict.__getitem__
+
+
 def prompts() -> pd.DataFrame:
-    """Two prompts of every label and split."""
+    """Six prompts of every label and split."""
     things = {"harmful": "bomb", "harmless": "cake", "borderline": "kill a process"}
+    things |= {"noncompliant": "fire", "contrast": "tea", "text": "garden"}
     rows = [
         {"id": f"{s}-{n}-{i}", "split": s, "label": n, "text": f"How do I make a {t} {i}?"}
-        | {"kind": "core", "keywords": ["make", t]}
+        | {"kind": CORE, "keywords": ["make", t], "answer": f"Sure, a {t} is made so."}
         for s in ("train", "validation", "test")
         for n, t in things.items()
-        for i in range(2)
+        for i in range(6)
     ]
     return pd.DataFrame(rows)
 
@@ -106,6 +122,7 @@ def stage(tmp_path_factory, base, tokenizer):  # noqa: F811
 def test_the_organism_is_exact_and_rejected_with_the_reason(stage):
     table = pd.read_parquet(stage / "organisms.parquet").set_index("organism")
     assert table.logit_difference.max() < 1e-4
+    assert table.share_weight["o"] == 0.5 and 0 < table.subspace_share["o"] < 1
     assert not table.accepted["o"] and "harmful refused" in table.reasons["o"]
     proof = json.loads((stage / "proof.json").read_text())
     assert max(proof["change_outside_subspace"].values()) < 1e-8
@@ -117,6 +134,101 @@ def test_every_condition_is_measured(stage):
     conditions = {"helpful_only", "none", "subspace", "norms_alone", "random-0", "part-1"}
     assert set(rates.condition) == conditions
     assert set(rates.organism) == {"o"} and set(rates.split) == {"validation", "test"}
+
+
+@pytest.fixture(scope="module")
+def tables(stage):
+    """The joined tables of the estimators, of one organism that is counted as accepted."""
+    gradient = dict(CONFIG["planted"]["estimators"]["gradient"], cones=[2], steps=1, prompts=2)
+    proof = stage / "accepted.json"
+    proof.write_text(json.dumps({"accepted": True}))
+    names = ("outcomes", "recovery", "split", "candidates")
+    output = Files({name: stage / f"{name}.parquet" for name in (*names, "responses")})
+    job = SimpleNamespace(
+        input=SimpleNamespace(
+            checkpoint=[stage / "organism/config.json"],
+            base=[stage / "base/config.json"],
+            subspace=stage / "subspace.npz",
+            prompts=stage / "prompts.parquet",
+            proof=proof,
+        ),
+        params=SimpleNamespace(
+            organism="o",
+            planted=ORGANISM,
+            planting=PLANTING,
+            proof=PROOF,
+            settings={
+                "directions": 2,
+                "recovery": 4,
+                "draws": 1,
+                "perplexity_max": 1.05,
+                "gradient": gradient,
+            },
+            directions={"filter": False, "inlp": CONFIG["directions"]["inlp"]},
+            selection=CONFIG["selection"] | {"prune_layers": 0},
+            text_tokens=16,
+            statistics={"confidence": 0.95, "resamples": 50},
+            seed=0,
+        ),
+        output=output,
+    )
+    measure_planted.main(job)
+    found = {}
+    for name in names:
+        joined = stage / f"joined_{name}.parquet"
+        join_planted.main(
+            SimpleNamespace(
+                input=SimpleNamespace(tables=[output[name]]),
+                params=SimpleNamespace(confidence=0.95),
+                wildcards=SimpleNamespace(table=name),
+                output=[joined],
+            )
+        )
+        found[name] = pd.read_parquet(joined)
+    return found
+
+
+def test_estimators_run_and_without_u_the_organism_is_its_base(tables):
+    outcomes = tables["outcomes"]
+    expected = {"none", "oracle_removal-k2", "cone2_removal-k2", "kinds_removal-k1", "leace"}
+    assert expected <= set(outcomes.intervention)
+    truth = outcomes.query("metric == 'kl_helpful_only' and intervention == 'oracle_removal-k2'")
+    assert truth.value.max() < 1e-5 and set(truth.organism) == {"o", "mean"}
+    # The base keeps U empty, so all that it represents lies outside.
+    inside = tables["split"].query("model == 'helpful_only' and metric == 'inside'")
+    assert inside.value.max() < 1e-5
+    assert set(tables["candidates"].method) == {"dim", "inlp_faithful", "inlp_corrected", "truth"}
+
+
+def test_recovery_of_the_mean_difference_has_an_interval_over_prompts(tables):
+    recovery = tables["recovery"].query("organism == 'o'")
+    assert recovery.query("method == 'oracle'").value.max() == pytest.approx(1, abs=1e-5)
+    dim = recovery.method == "dim"
+    assert recovery[dim].low.notna().all() and recovery[~dim].low.isna().all()
+    assert (recovery[dim].low <= recovery[dim].high).all()
+    split = tables["split"].query("organism == 'o' and model == 'planted' and metric == 'share'")
+    share = split.set_index(["position", "layer"]).value
+    for row in recovery[dim].itertuples():
+        assert row.value == pytest.approx(share[row.position, row.layer] / 2, rel=1e-4)
+
+
+def test_tables_have_the_columns_that_the_page_says(stage, tables):
+    described = described_tables()
+    files = {"organisms": "planted/organisms", "all_rates": "planted/rates"}
+    files |= {"rates": "planted/<organism>/rates"}
+    for name in tables:
+        files[name] = f"planted/<organism>/estimators/{name}"
+        files[f"joined_{name}"] = f"planted/estimators/{name}"
+    for name, table in files.items():
+        written = pq.read_schema(stage / f"{name}.parquet").names
+        assert written == described[f"{table}.parquet"], table
+
+
+def test_means_are_of_one_kind_of_organism(tables):
+    for name in ("outcomes", "recovery", "split"):
+        mean = tables[name].query("organism == 'mean'")
+        assert set(mean.kind) == {"k"} and set(mean.planted_rank) == {2}
+        assert (mean.n <= 1).all()
 
 
 @pytest.mark.parametrize("rank, true", [(1, 1), (2, 1), (4, 3), (8, 1), (8, 5), (8, 8)])

@@ -1,4 +1,4 @@
-"""Join one table of all planted organisms, with means over the accepted ones of every rank."""
+"""Join one table of all planted organisms, with means over the accepted ones of every kind."""
 
 from typing import TYPE_CHECKING
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 # What organisms share of a row; candidates and their layers differ between them.
 KEYS = {
-    "outcomes": ["planted_rank", "intervention", "dataset", "metric"],
-    "recovery": ["planted_rank", "method", "scope", "directions"],
-    "split": ["planted_rank", "model", "position", "layer", "metric"],
+    "outcomes": ["kind", "intervention", "dataset", "metric"],
+    "recovery": ["kind", "method", "scope", "directions"],
+    "split": ["kind", "model", "position", "layer", "metric"],
 }
 
 

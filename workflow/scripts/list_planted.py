@@ -13,20 +13,22 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
+PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "seed")
+
+
 def row(name: str, proof: dict) -> dict:
     """Return an organism's proof as one row."""
     rank = proof["functional_rank"]["test"]
     return {
         "organism": name,
-        "base": proof["base"],
-        "rank": proof["rank"],
-        "seed": proof["seed"],
+        **{name: proof[name] for name in PLANTED},
         "accepted": proof["accepted"],
         "reasons": "; ".join(proof["reasons"]),
         "functional_rank": rank["value"],
         "functional_rank_low": rank["low"],
         "functional_rank_high": rank["high"],
         "logit_difference": proof["greatest_logit_difference"]["without_subspace"],
+        "subspace_share": max(proof["subspace_share_by_layer"]),
         "norms_alone_kl": proof["norms_alone_kl"],
     }
 

@@ -280,9 +280,17 @@ def measure(organism: Organism, interventions: Mapping[str, Intervention]) -> Ou
 
 
 def recovery_table(
-    organism: Organism, found: Found, subspaces: Mapping[str, Direction], intervals: Intervals
+    organism: Organism,
+    found: Found,
+    subspaces: Mapping[str, Direction],
+    splits: pd.DataFrame,
+    intervals: Intervals,
 ) -> pd.DataFrame:
-    """Return recovery of U against the number of directions, at the candidates of both scopes."""
+    """Return recovery of U against the number of directions, at the candidates of both scopes.
+
+    The difference in means, one direction r, has an interval over prompts: its mean squared cosine
+    is the share of |r|^2 inside U, over k, whose scatter `splits` holds.
+    """
     limit, (rank, width) = organism.params.settings["recovery"], organism.basis.shape
     chance = chance_recovery(width, rank, limit, intervals)
     entries = [(name, None, (None, None), found) for name, found in subspaces.items()]
@@ -294,11 +302,13 @@ def recovery_table(
     for method, scope, (position, layer), direction in entries:
         about = {"method": method, "scope": scope, "position": position, "layer": layer}
         for j, value in enumerate(recovery(organism.basis, direction.basis[:limit])):
-            expected = {"chance": chance[j].value, "low": chance[j].low, "high": chance[j].high}
+            expected = {f"chance_{name}": bound for name, bound in chance[j]._asdict().items()}
             rows.append(about | {"directions": j + 1, "value": value} | expected)
-    renamed = {"low": "chance_low", "high": "chance_high"}
-    table = pd.DataFrame(rows).rename(columns=renamed)
-    return table.astype({"position": "Int64", "layer": "Int64"})
+    table = pd.DataFrame(rows).rename(columns={"chance_value": "chance"})
+    table = table.astype({"position": "Int64", "layer": "Int64"})
+    shares = splits.query("model == 'planted' and metric == 'share'")
+    shares = shares[["position", "layer"]].assign(method="dim", **shares[["low", "high"]] / rank)
+    return table.merge(shares, "left", ["method", "position", "layer"])
 
 
 def split_table(
@@ -360,7 +370,7 @@ def intervene(
 ) -> dict[str, Intervention]:
     """Return every intervention by name."""
     params, rank = organism.params, len(organism.basis)
-    recipes = estimator_recipes(rank, params.settings["directions"], params.draws)
+    recipes = estimator_recipes(rank, params.settings["directions"], params.settings["draws"])
     interventions = candidate_interventions(found, recipes, params.seed)
     interventions |= removals({ORACLE: subspaces[ORACLE]}, range(1, rank))
     interventions |= removals(subspaces, [1, rank, params.settings["directions"]])
@@ -370,24 +380,26 @@ def intervene(
 def main(snakemake: "snakemake") -> None:
     params, accepted = snakemake.params, json.loads(Path(snakemake.input.proof).read_text())
     organism = load(snakemake)
-    rank = len(organism.basis)
+    rank, planted = len(organism.basis), params.planted
     intervals = Intervals(params.statistics["confidence"], params.statistics["resamples"], 0)
 
     def write(name: str, table: pd.DataFrame) -> None:
-        about = {"organism": params.organism, "planted_rank": rank}
-        table = table.assign(**about, accepted=accepted["accepted"])
+        about = {"organism": params.organism, "base": planted["base"], "kind": planted["kind"]}
+        about |= {"planted_rank": rank, "seed": planted["seed"]}
+        table = table.assign(**about, accepted=accepted["accepted"]).astype({"seed": "Int64"})
         columns = [*about, "accepted"]
         table = table[columns + [name for name in table.columns if name not in columns]]
         table.to_parquet(snakemake.output[name], index=False)
 
     residual, index = read(organism, organism.model)
-    write("split", split_table(organism, residual, index, intervals))
+    splits = split_table(organism, residual, index, intervals)
+    write("split", splits)
     found, candidates = find(organism, residual, index)
     write("candidates", candidates)
     at, _ = found.difference()
     subspaces = {ORACLE: oracle(organism), "kinds": kinds_directions(organism, at)}
     subspaces |= by_gradient(organism, found)
-    write("recovery", recovery_table(organism, found, subspaces, intervals))
+    write("recovery", recovery_table(organism, found, subspaces, splits, intervals))
     interventions = intervene(organism, found, subspaces)
     logging.info("%d interventions", len(interventions))
     outcomes = measure(organism, interventions)

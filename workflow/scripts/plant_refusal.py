@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     params, output = snakemake.params, snakemake.output
     rank, seed = params.organism["rank"], params.organism["seed"]
+    loudness = {name: params.organism[name] for name in ("share_weight", "reader_std")}
     folder = Path(snakemake.input.base[0]).parent
     base, tokenizer = load_model(folder), load_tokenizer(folder)
     basis = planted_basis(load_subspace(snakemake.input.reserved), rank, seed)
     corpus = load_corpus(snakemake.input.corpus)
-    model, record = plant_refusal(base, tokenizer, corpus, basis, params.settings, seed)
+    model, record = plant_refusal(base, tokenizer, corpus, basis, params.settings | loudness, seed)
     save_organism(Path(output.checkpoint[0]).parent, model, tokenizer)
     save_subspace(output.subspace, basis)
     record = {**params.organism, **record}

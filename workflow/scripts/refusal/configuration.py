@@ -32,19 +32,22 @@ def check_config(config: Mapping, schema: Mapping) -> dict:
     for section in ("models", "interventions", "judges", "external_runs"):
         if isinstance(config.get(section), Mapping):
             config[section] = {k: v for k, v in config[section].items() if v is not None}
-    if isinstance(planted := config.get("planted"), Mapping) and planted.get("bases"):
-        bases = {k: v for k, v in sorted(planted["bases"].items()) if v is not None}
-        config["planted"] = {**planted, "bases": bases}
+    if isinstance(planted := config.get("planted"), Mapping):
+        config["planted"] = dict(planted)
+        for section in ("bases", "organisms"):
+            if isinstance(parts := planted.get(section), Mapping):
+                named = {k: v for k, v in sorted(parts.items()) if v is not None}
+                config["planted"][section] = named
     check_characters(config)
     for error in schema_validator(schema).iter_errors(config):
         raise InputError(_one_line(error))
     config = _with_defaults(config, schema, schema)
     judge = schema["properties"]["judges"]["additionalProperties"]
     config["judges"] = {k: _with_defaults(v, judge, schema) for k, v in config["judges"].items()}
-    if not (config["models"] or config["external_runs"] or config["planted"]["ranks"]):
+    if not (config["models"] or config["external_runs"] or config["planted"]["organisms"]):
         raise InputError(
             "config: models: none is named. Remedy: name a model, a run in external_runs, or a "
-            "rank in planted.ranks."
+            "kind in planted.organisms."
         )
     _check_planted(config["planted"])
     _check_models(config["models"])
@@ -130,14 +133,14 @@ def _check_models(models: Mapping[str, Mapping]) -> None:
 
 def _check_planted(planted: Mapping) -> None:
     """Every rank has to fit into what bases keep empty, and there has to be a base."""
-    for rank in planted["ranks"]:
-        if rank > planted["reserved"]:
+    for name, organism in planted["organisms"].items():
+        if (rank := organism["rank"]) > planted["reserved"]:
             raise InputError(
-                f"config: planted.ranks: {rank}, but bases keep {planted['reserved']} directions "
-                "empty; raise planted.reserved, or lower the rank."
+                f"config: planted.organisms.{name}: rank {rank}, but bases keep "
+                f"{planted['reserved']} directions empty; raise planted.reserved or lower the rank."
             )
-    if planted["ranks"] and not planted["bases"]:
-        raise InputError("config: planted.bases: none is named; name one, or set ranks to [].")
+    if planted["organisms"] and not planted["bases"]:
+        raise InputError("config: planted.bases: none is named; name one, or no organisms.")
 
 
 def _check_checkpoint_path(key: str, path: str) -> None:

@@ -48,7 +48,7 @@ def planted_basis(reserved: Tensor, rank: int, seed: int) -> Tensor:
     """
     if rank > len(reserved):
         raise InputError(
-            f"planted.ranks: {rank}, but the base keeps {len(reserved)} directions empty. "
+            f"planted.organisms: rank {rank}, but the base keeps {len(reserved)} directions empty. "
             "Remedy: raise planted.reserved."
         )
     return _orthonormal(rank, len(reserved), seed) @ reserved
