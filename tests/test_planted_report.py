@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import synthetic_planted as synthetic
 import yaml
 from command_line import clone, snakemake
 from synthetic_planted import USUAL, World
+from test_docs import described_tables
 
+import closing
 from refusal.claims import CONTRADICTED, INCONCLUSIVE, NOT_MEASURED, SUPPORTED, load_claims
 from refusal.numbers import claim_numbers
 from refusal.paper import render
@@ -188,7 +191,7 @@ def test_the_text_gives_the_verdicts(name):
 RULES = ["config", "planted_claims", "planted_shown", "planted_report"]
 
 
-def test_the_study_ends_with_a_report(tmp_path):
+def test_the_study_ends_with_a_report(tmp_path, capsys):
     """From the tables that its estimators write."""
     folder = clone(tmp_path / "clone")
     planted = folder / "results" / "planted" / "planted"
@@ -201,3 +204,9 @@ def test_the_study_ends_with_a_report(tmp_path):
     done = snakemake(folder, target, "--allowed-rules", *RULES, study="studies/planted.yaml")
     assert done.returncode == 0, done.stdout[-4000:]
     assert (folder / target).read_bytes().startswith(b"%PDF")
+    described = described_tables()
+    for name in ("methods", "parts", "summary"):
+        written = pq.read_schema(planted / f"{name}.parquet").names
+        assert written == described[f"planted/{name}.parquet"], name
+    closing.main(planted.parent, 61)
+    assert "planted/report.pdf" in capsys.readouterr().out
