@@ -64,6 +64,7 @@ class World:
         rejected: organisms that are not accepted.
         perplexity: ratio of all interventions.
         noise: whether the base's mean difference is sampling noise alone.
+        bypass: refusal metric of harmful prompts that every candidate leaves.
     """
 
     gaps: Mapping = field(default_factory=dict)
@@ -72,6 +73,7 @@ class World:
     rejected: tuple[str, ...] = ("llama-0-k4-quiet-2",)
     perplexity: float = 1.01
     noise: bool = False
+    bypass: float = 3.0
 
     def gap(self, name: str, rank: int, weight: float) -> float:
         """The oracle gap that was asked for; of rank above one, a single direction has little."""
@@ -210,7 +212,8 @@ def _candidates(world: World, listed: pd.DataFrame) -> pd.DataFrame:
             at = {"method": method, "scope": scope, "position": position, "layer": layer}
             taken = (position, layer) == TAKEN
             chosen = {"selected": taken, "passed": taken and method != "truth"}
-            rows.append(_about(organism) | at | chosen)
+            scores = {"bypass": world.bypass, "recovery": 0.2 + _jitter(organism)}
+            rows.append(_about(organism) | at | chosen | scores)
     return pd.DataFrame(rows)
 
 

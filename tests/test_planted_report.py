@@ -168,6 +168,8 @@ SENTENCES = [
     ("In 1 the functional rank is below the planted one", USUAL, WORLDS["two seeds"][0]),
     ("No organism was accepted", NONE_ACCEPTED, USUAL),
     ("The filters of the selection of DiM reject $U$ itself", USUAL, NONE_ACCEPTED),
+    ("some place would leave refusal less likely than not", World(bypass=-2.0), USUAL),
+    (r"recovers \num{0.19} to \num{0.21} of $U$", USUAL, NONE_ACCEPTED),
     ("11 are accepted", USUAL, NONE_ACCEPTED),
 ]
 

@@ -52,8 +52,10 @@ def planted_section(
     accepted = organisms[organisms.accepted.astype(bool)]
     means = methods[(methods.organism == MEAN) & methods.planted.notna()]
     known = means.set_index(["planted", "quiet", "method", "metric"]).sort_index()
-    groups = [_group(known, rank, quiet) for rank, quiet in _keys(accepted)]
     chosen = candidates[candidates.organism.isin(accepted.organism)]
+    of_dim = chosen[(chosen.method == "dim") & (chosen.scope == "all")].groupby("organism")
+    best = accepted.assign(best=accepted.organism.map(of_dim.recovery.max()))
+    groups = [_group(known, best, rank, quiet) for rank, quiet in _keys(accepted)]
     return {
         "organisms": len(organisms),
         "accepted": len(accepted),
@@ -67,6 +69,7 @@ def planted_section(
         "elsewhere": [group["label"] for group in groups if group["elsewhere"]],
         "truth_rejected": _never_passes(chosen, "truth"),
         "dim_rejected": _never_passes(chosen, "dim"),
+        "dim_bypasses": int((of_dim.bypass.min() < 0).sum()),
         "claims": verdicts,
         "labels": LABELS,
     }
@@ -77,14 +80,20 @@ def _keys(accepted: pd.DataFrame) -> list[tuple[int, bool]]:
     return sorted(set(zip(accepted["rank"], accepted.share_weight > 0, strict=True)))
 
 
-def _group(known: pd.DataFrame, rank: int, quiet: bool) -> dict[str, Any]:
-    """Oracle gaps of a group in LaTeX, and whether the gradient finds a handle other than U."""
+def _group(known: pd.DataFrame, accepted: pd.DataFrame, rank: int, quiet: bool) -> dict[str, Any]:
+    """Oracle gaps of a group in LaTeX, and whether the gradient finds a handle other than U.
+
+    `best`: of the recovery by DiM at the place where it is greatest, lowest and highest organism.
+    """
+    of_group = (accepted["rank"] == rank) & ((accepted.share_weight > 0) == quiet)
+    best = accepted[of_group].best
     rows = {name: _row(known, rank, quiet, name, "oracle_gap") for name in TOLD}
     found, recovered = rows["gradient"], _row(known, rank, quiet, "gradient", "recovery")
     other = found is not None and recovered is not None
     return {
         "label": group_label(rank, quiet),
         "n": max((int(row.n) for row in rows.values() if row is not None), default=0),
+        "best": [number(best.min()), number(best.max())],
         "gaps": {TOLD[name]: _text(row) for name, row in rows.items() if row is not None},
         "elsewhere": bool(other and found.low >= SUFFICES and recovered.high < MOST),
     }
