@@ -51,6 +51,7 @@ OTHERS = (
     "random_removal-draw1",
     "dim_inside_addition-strength-1",
 )
+BROKEN = ("inlp_faithful_flipping-kfull",)
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,7 @@ def _outcomes(world: World, listed: pd.DataFrame) -> pd.DataFrame:
             about = _about(organism) | {"intervention": _named(name, rank), "rank": float(size)}
             measured = {
                 ("harmful", "oracle_gap"): gap,
+                ("harmful", "oracle_gap_kept"): gap if name not in BROKEN else np.nan,
                 ("harmful", "refused"): 1 - gap,
                 ("harmful", "complied"): gap,
                 ("harmful", "kl_helpful_only"): 4 * (1 - gap),

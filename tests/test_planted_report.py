@@ -16,6 +16,7 @@ from test_docs import described_tables
 
 import closing
 from refusal.claims import CONTRADICTED, INCONCLUSIVE, NOT_MEASURED, SUPPORTED, load_claims
+from refusal.figures import FIGURES
 from refusal.numbers import claim_numbers
 from refusal.paper import render
 from refusal.planted_claims import groups, planted_summary, signal_share
@@ -178,6 +179,17 @@ SENTENCES = [
 def test_sentences_follow_the_data(sentence, where, elsewhere):
     assert sentence in text_of(where)
     assert sentence not in text_of(elsewhere)
+
+
+def test_every_organism_is_drawn_and_broken_text_is_crossed():
+    figure = FIGURES["planted_gap"].function(synthetic.planted_methods())
+    markers = {"o": 0, "x": 0, "open": 0}
+    for line in (line for axes in figure.axes for line in axes.lines):
+        if line.get_marker() in markers:
+            is_open = line.get_markerfacecolor() == "white" and line.get_marker() == "o"
+            markers["open" if is_open else line.get_marker()] += 1
+    # Eight methods on twelve organisms, of which one is rejected; one method breaks text.
+    assert markers == {"o": 7 * 11, "open": 7, "x": 12}
 
 
 @pytest.mark.parametrize("name", ["as claimed", "quiet U is missed", "none accepted"])

@@ -58,7 +58,12 @@ METHODS = {
 
 
 # Metric -> data set in the table of outcomes.
-METRICS = {"oracle_gap": "harmful", "kl_helpful_only": "harmful", "perplexity_ratio": "text"}
+METRICS = {
+    "oracle_gap": "harmful",
+    "oracle_gap_kept": "harmful",  # no value where the text is broken
+    "kl_helpful_only": "harmful",
+    "perplexity_ratio": "text",
+}
 RECOVERY = "recovery"
 # What is meant over, beside the measure: means over a planted or a measured rank.
 BY_PLANTED, BY_MEASURED = ["planted", "quiet"], ["functional_rank", "quiet"]

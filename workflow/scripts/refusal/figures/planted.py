@@ -102,10 +102,14 @@ def _panels(figure: Figure, n: int) -> np.ndarray:
 def oracle_gap(methods: pd.DataFrame) -> Figure:
     """Oracle gap in correct compliance by measured functional rank, a column per method.
 
-    Dots: organisms, open where rejected; bars: mean over accepted ones with its interval.
+    Dots: organisms, open where rejected, crosses where the text is broken (perplexity above its
+    bound); bars: mean over accepted ones with its interval.
     """
-    known = (methods.metric == "oracle_gap") & methods.method.isin(GAP_COLOURS)
-    gaps = methods[known & methods.value.notna() & methods.functional_rank.notna()]
+    known = methods[methods.method.isin(GAP_COLOURS) & methods.functional_rank.notna()]
+    kept = known[(known.metric == "oracle_gap_kept") & known.value.notna()]
+    gaps = known[(known.metric == "oracle_gap") & known.value.notna()]
+    pairs = pd.MultiIndex.from_frame(kept[["organism", "method"]])
+    gaps = gaps.assign(kept=pd.MultiIndex.from_frame(gaps[["organism", "method"]]).isin(pairs))
     require(len(gaps) > 0, "No oracle gap of planted organisms was measured.")
     loudness = sorted(gaps.quiet.unique())
     widths = [max(gaps[gaps.quiet == quiet].functional_rank.nunique(), 1) for quiet in loudness]
@@ -120,9 +124,12 @@ def oracle_gap(methods: pd.DataFrame) -> Figure:
         for name, colour in GAP_COLOURS.items()
         if (gaps.method == name).any()
     ]
+    looks = {"color": BLACK, "linestyle": "none", "markersize": 3}
     if not gaps.accepted.all():
-        open_dot = {"marker": "o", "markersize": 3, "markerfacecolor": "white"}
-        handles.append(Line2D([], [], color=BLACK, linestyle="none", **open_dot, label="rejected"))
+        open_dot = {"marker": "o", "markerfacecolor": "white", "label": "rejected"}
+        handles.append(Line2D([], [], **looks, **open_dot))
+    if not gaps.kept[gaps.organism != MEAN].all():
+        handles.append(Line2D([], [], **looks, marker="x", label="broken text"))
     legend(figure, handles, columns=5)
     return figure
 
@@ -148,8 +155,8 @@ def _gap_column(axes: Axes, rows: pd.DataFrame, at: float, colour: str) -> None:
     spread = np.linspace(-0.025, 0.025, len(single)) if len(single) > 1 else [0.0]
     look = {"markersize": 2.4, "markeredgewidth": 0.6, "alpha": 0.8, "zorder": 4}
     for offset, row in zip(spread, single.itertuples(), strict=False):
-        face = colour if row.accepted else "white"
-        axes.plot(at + offset, row.value, "o", color=colour, markerfacecolor=face, **look)
+        face, marker = colour if row.accepted else "white", "o" if row.kept else "x"
+        axes.plot(at + offset, row.value, marker, color=colour, markerfacecolor=face, **look)
     for row in means.itertuples():
         axes.plot([at - 0.035, at + 0.035], [row.value] * 2, color=colour, linewidth=1.6, zorder=3)
         draw_interval(axes, row.low, row.high, at, colour, vertical=True)
