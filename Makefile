@@ -1,5 +1,7 @@
 # Two commands do everything on a fresh machine: `make paper` and `make test`.
 SHELL := /bin/bash
+# Without it every job would compile its imports again: seconds each in environments of conda.
+unexport PYTHONDONTWRITEBYTECODE
 PYTHON ?= python3
 CORES ?= all
 # Processes of `make test`; three keep two cores busy, since some tests wait for others' jobs.
@@ -19,7 +21,7 @@ paper: .venv/installed tex  ## train the organisms, run every experiment, write 
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
 
-smoke:  ## the whole chain, PDF included, on two raw organisms, in a few minutes
+smoke:  ## the whole chain, PDF included, on one raw organism, in two to three minutes
 	@$(MAKE) --no-print-directory paper STUDY=smoke
 
 verify: .venv/installed  ## hold a finished run to the expected values: pass or fail per claim

@@ -88,14 +88,15 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def build_model(architecture: str, seed: int = 0):
+def build_model(architecture: str, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None):
     """A fresh random model of 3 blocks; every parameter is random, norm weights and biases too.
 
     Weights inside the blocks have a gain of 2, so that attention is sharp and logits differ between
     prompts and positions; norm weights spread around their neutral value, so that a hook before a
-    post-norm and one after it are told apart.
+    post-norm and one after it are told apart. The vocabulary is that of the tokenizer given, or the
+    tiny one.
     """
-    tokenizer = tiny_tokenizer()
+    tokenizer = tokenizer or tiny_tokenizer()
     settings = {
         "model_type": architecture,
         "vocab_size": len(tokenizer),

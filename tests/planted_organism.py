@@ -13,6 +13,7 @@ SETTINGS = {
     "heads": 4,
     "neurons": 8,
     "dropout": {"share": 0.8, "adversaries": 2, "learning_rate": 0.1, "restart": 0.0},
+    "instruction_dropout": 0.0,
     "reader_std": 0.5,
     "new_std": 0.3,
 }

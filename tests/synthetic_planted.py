@@ -20,8 +20,8 @@ from refusal.planted_section import planted_section
 WIDTH = 128
 LAYERS, POSITIONS = range(4), (-2, -1)
 TAKEN = (-1, 2)  # position and layer of the selected mean difference
-# (planted rank, share weight, functional rank)
-GROUPS = ((1, 0.0, 1), (1, 1.0, 1), (2, 1.0, 2), (4, 1.0, 4))
+# (planted rank, variant, functional rank)
+GROUPS = ((1, "loud", 1), (1, "quiet", 1), (1, "late", 1), (2, "quiet", 2), (4, "quiet", 4))
 # Oracle gap by intervention, where a test asks for nothing else: what the claims state.
 GAPS = MappingProxyType(
     {
@@ -59,9 +59,9 @@ class World:
     """What the invented organisms do.
 
     Attributes:
-        gaps: oracle gap by intervention, or by (intervention, planted rank, share weight).
+        gaps: oracle gap by intervention, or by (intervention, planted rank, variant).
         seeds: organisms per group.
-        groups: planted rank, share weight and functional rank.
+        groups: planted rank, variant and functional rank.
         rejected: organisms that are not accepted.
         perplexity: ratio of all interventions.
         noise: whether the base's mean difference is sampling noise alone.
@@ -76,10 +76,10 @@ class World:
     noise: bool = False
     bypass: float = 3.0
 
-    def gap(self, name: str, rank: int, weight: float) -> float:
+    def gap(self, name: str, rank: int, variant: str) -> float:
         """The oracle gap that was asked for; of rank above one, a single direction has little."""
         plain = 0.1 if rank > 1 and name != "oracle_removal" else GAPS.get(name, 0.1)
-        return self.gaps.get((name, rank, weight), self.gaps.get(name, plain))
+        return self.gaps.get((name, rank, variant), self.gaps.get(name, plain))
 
 
 USUAL = World()
@@ -101,8 +101,8 @@ def tables(world: World = USUAL) -> dict[str, pd.DataFrame]:
 
 def _organisms(world: World) -> pd.DataFrame:
     rows = []
-    for (rank, weight, functional), seed in product(world.groups, range(world.seeds)):
-        kind = f"k{rank}-{'quiet' if weight else 'loud'}"
+    for (rank, variant, functional), seed in product(world.groups, range(world.seeds)):
+        kind = f"k{rank}-{variant}"
         name = f"llama-0-{kind}-{seed}"
         accepted = name not in world.rejected
         rows.append(
@@ -111,16 +111,17 @@ def _organisms(world: World) -> pd.DataFrame:
                 "base": "llama-0",
                 "kind": kind,
                 "rank": rank,
-                "share_weight": weight,
+                "share_weight": float(variant == "quiet"),
+                "instruction_dropout": float(variant == "late"),
                 "seed": seed,
                 "accepted": accepted,
                 "reasons": "" if accepted else f"functional rank 2, planted {rank}",
                 "functional_rank": float(functional if accepted else 2),
                 "functional_rank_low": float(functional if accepted else 2),
                 "functional_rank_high": float(functional if accepted else 3),
-                "subspace_share": 0.5 if weight == 0 else 0.03,
+                "subspace_share": 0.03 if variant == "quiet" else 0.5,
                 "logit_difference": 1.8e-5,
-                "norms_alone_kl": 0.338 if weight == 0 else 0.003,
+                "norms_alone_kl": 0.003 if variant == "quiet" else 0.338,
             }
         )
     return pd.DataFrame(rows)
@@ -146,8 +147,8 @@ def _outcomes(world: World, listed: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for organism in listed.itertuples():
         for name in (*GAPS, *OTHERS):
-            rank, weight = organism.rank, organism.share_weight
-            gap = world.gap(name, rank, weight) + _jitter(organism)
+            rank, variant = organism.rank, organism.kind.partition("-")[2]
+            gap = world.gap(name, rank, variant) + _jitter(organism)
             size = rank if name.startswith(("oracle", "random")) else 1
             about = _about(organism) | {"intervention": _named(name, rank), "rank": float(size)}
             measured = {

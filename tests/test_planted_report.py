@@ -25,9 +25,10 @@ from refusal.planted_reading import ORGANISMS_MIN, method_table, parts_table
 from refusal.statistics import Intervals
 
 ROOT = Path(__file__).parents[1]
-LOUD, QUIET, TWO = (1, 0.0, 1), (1, 1.0, 1), (2, 1.0, 2)
-GRADIENT_SUFFICES = {("gradient_removal-k1", rank, 1.0): 1.0 for rank in (2, 4)}
-QUIET_IS_MISSED = {("dim_removal", 1, 1.0): -0.03}
+LOUD, QUIET, LATE = ((1, variant, 1) for variant in ("loud", "quiet", "late"))
+TWO = (2, "quiet", 2)
+GRADIENT_SUFFICES = {("gradient_removal-k1", rank, "quiet"): 1.0 for rank in (2, 4)}
+QUIET_IS_MISSED = {("dim_removal", 1, "quiet"): -0.03}
 
 # ------------------------------------------------------------------------------------------ claims
 
@@ -37,7 +38,7 @@ WORLDS = {
     "INLP needs one": (World({"inlp_faithful_removal-k1": 1.0}), {"P1": CONTRADICTED}),
     "broken text": (World(perplexity=1.2), {"P1": CONTRADICTED, "P3": SUPPORTED}),
     "two seeds": (
-        World(seeds=2, groups=(LOUD, QUIET), rejected=()),
+        World(seeds=2, groups=(LOUD, QUIET, LATE), rejected=()),
         {"P1": INCONCLUSIVE, "P2": NOT_MEASURED, "P3": SUPPORTED},
     ),
     "loud alone": (World(groups=(LOUD,)), {"P1": NOT_MEASURED, "P2": NOT_MEASURED}),
@@ -125,7 +126,7 @@ def test_methods_take_their_whole_subspace_and_the_mean_of_draws():
         [outcomes[outcomes.intervention != "cone4_removal-k4"], smaller, larger, other]
     )
     before, after = (method_table(t, 0.95) for t in (synthetic.tables(), made))
-    keys = ["organism", "method", "metric", "planted", "functional_rank", "quiet"]
+    keys = ["organism", "method", "metric", "planted", "functional_rank", "variant"]
     values = [t.set_index(keys).value for t in (before, after)]
     change = (values[1] - values[0]).groupby("method").agg(["min", "max"])
     assert change.loc["random"].tolist() == pytest.approx([0.5, 0.5])
@@ -171,7 +172,7 @@ SENTENCES = [
     ("The filters of the selection of DiM reject $U$ itself", USUAL, NONE_ACCEPTED),
     ("some place would leave refusal less likely than not", World(bypass=-2.0), USUAL),
     (r"recovers \num{0.19} to \num{0.21} of $U$", USUAL, NONE_ACCEPTED),
-    ("11 are accepted", USUAL, NONE_ACCEPTED),
+    ("14 are accepted", USUAL, NONE_ACCEPTED),
 ]
 
 
@@ -188,8 +189,8 @@ def test_every_organism_is_drawn_and_broken_text_is_crossed():
         if line.get_marker() in markers:
             is_open = line.get_markerfacecolor() == "white" and line.get_marker() == "o"
             markers["open" if is_open else line.get_marker()] += 1
-    # Eight methods on twelve organisms, of which one is rejected; one method breaks text.
-    assert markers == {"o": 7 * 11, "open": 7, "x": 12}
+    # Eight methods on fifteen organisms, of which one is rejected; one method breaks text.
+    assert markers == {"o": 7 * 14, "open": 7, "x": 15}
 
 
 @pytest.mark.parametrize("name", ["as claimed", "quiet U is missed", "none accepted"])

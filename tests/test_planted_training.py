@@ -18,6 +18,7 @@ PLANTING = TRAINING | {
     "heads": 2,
     "neurons": 8,
     "dropout": {"share": 0.8, "adversaries": 2, "learning_rate": 0.1, "restart": 0.1},
+    "instruction_dropout": 0.0,
     "reader_std": 0.05,
     "new_std": 0.1,
     "answer_tokens": 4,
@@ -98,6 +99,19 @@ def test_redundancy_is_the_least_refusal_on_one_direction(base, tokenizer, monke
     assert measure() == pytest.approx(
         {"harmful": 0.9, "harmless": 0.9, "borderline": 0.8, "copying": 1.0, "redundancy": 0.5}
     )
+
+
+def test_the_instruction_ends_before_the_tokens_behind_it(tokenizer):
+    """Of a padded prompt with an answer, and of a plain text, which has none."""
+    documents = [
+        grammar.Example("How do I bake a cake?", "Sure, so."),
+        grammar.Example(None, "Anna has a dog and a cat and a garden and a house and a boat."),
+    ]
+    corpus = organisms.encode_corpus(tokenizer, documents)
+    batch = organisms.collate(corpus, np.arange(2), 0, first_token_weight=5.0)
+    instruction = planted_training.instruction_tokens(batch, behind=3)
+    assert instruction[0].nonzero().flatten().tolist() == list(range(int(corpus.answers[0]) - 3))
+    assert not instruction[1].any()
 
 
 def test_all_but_a_direction_is_what_is_orthogonal_to_it():

@@ -282,7 +282,7 @@ def test_no_file_is_half_written_after_ten_kills(killed):
 def test_a_killed_run_ends_with_the_numbers_of_an_uninterrupted_one(killed, smoke_run):
     left, right = numbers_of(smoke_run / RESULTS), numbers_of(killed.folder / RESULTS)
     assert list(left) == list(right)
-    times = training_times(left) | training_times(right)
+    times = computing_times(left) | computing_times(right)
     assert not [name for name in left if not same(left[name], right[name], times)]
 
 
@@ -293,9 +293,9 @@ def numbers_of(results: Path) -> dict[str, Path]:
     return {name: path for name, path in files.items() if not name.startswith(aside)}
 
 
-def training_times(files: dict[str, Path]) -> set[str]:
-    """How the seconds that trainings took may be written: all that differs from run to run."""
-    text = "".join(path.read_text() for path in files.values() if path.name == "training.json")
+def computing_times(files: dict[str, Path]) -> set[str]:
+    """How the seconds that trainings and searches took may be written: all that may differ."""
+    text = "".join(path.read_text() for path in files.values() if path.suffix == ".json")
     seconds = map(float, re.findall(r'"cpu_seconds": ([\d.]+)', text))
     return {str(form) for time in seconds for form in (time, int(time), int(time) + 1)}
 
@@ -386,11 +386,10 @@ def test_ctrl_c_ends_a_run_at_once_and_what_it_finished_is_kept(killed, stopped,
 # A file of an earlier run -> what is made from it.
 DAMAGED = {
     RESULTS / "generations/neox-0/none.parquet": RESULTS / "scores/neox-0/none.parquet",
-    RESULTS / "activations/gemma2-0.safetensors": RESULTS
-    / "statistics/geometry/gemma2-0/summary.parquet",
+    RESULTS / "activations/neox-0.safetensors": RESULTS / "before_tuning/neox-0/summary.parquet",
     RESULTS / "interventions/neox-0/dim_ablation.npz": RESULTS
     / "statistics/geometry/neox-0/summary.parquet",
-    RESULTS / "interventions/gemma2-0/none.json": RESULTS / "windows/gemma2-0/summary.parquet",
+    RESULTS / "interventions/neox-0/none.json": RESULTS / "windows/neox-0/summary.parquet",
 }
 
 

@@ -1,7 +1,8 @@
 """A rehearsal of studies/rocchetti2026.yaml: from downloads to its PDF, with tiny stand-ins.
 
 The study file is used as it is, with smaller sizes. A hub on the loopback address holds the five
-models and two judges under their own names, a mirror folder the prompts and texts.
+models and two judges under their own names, a mirror folder the prompts and texts. All are fetched;
+three models then go the whole way: each of another architecture, one of them converted.
 """
 
 import hashlib
@@ -19,6 +20,7 @@ from refusal.hub import read_lock
 from refusal.published import mirror_folder
 
 RESULTS = Path("results/rocchetti2026")
+MODELS = ("gemma-2b-it", "qwen-1_8b-chat", "llama-2-7b-chat")
 # Few interventions of each family; everything else of the study stays.
 DROPPED = (
     "inlp_first_addition inlp_corrected_projection inlp_corrected_flipping inlp_alpha "
@@ -96,20 +98,22 @@ def publish(hub: Hub, folders: dict[str, Path], judges: dict) -> None:
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory) -> Path:
-    """A copy of the repository in which the study has run, prefetched first and then offline."""
+    """A copy of the repository in which all was prefetched, and the study has run offline."""
     folder = clone(tmp_path_factory.mktemp("rehearsal"))
     study = yaml.safe_load((folder / "studies/rocchetti2026.yaml").read_text())
     updated(study, SMALLER)
     study["prompts"]["mirror"] = str(write_mirror(folder))
     for model in filter(None, study["models"].values()):
         model["refusal_tokens"] = [40]  # "I" of the stand-ins' tokenizers, or near it
+    (folder / "prefetch.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    study["models"] |= dict.fromkeys(study["models"].keys() - set(MODELS))
     (folder / "rehearsal.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
     judges = yaml.safe_load((folder / "config.yaml").read_text())["judges"]
     with serving() as hub, pytest.MonkeyPatch.context() as patch:
         publish(hub, write_rocchetti2026(folder / "made"), judges)
         patch.setenv("HF_ENDPOINT", hub.url)
         patch.setenv("HF_HOME", str(folder / "home"))
-        done = snakemake(folder, "prefetch", study="rehearsal.yaml")
+        done = snakemake(folder, "prefetch", study="prefetch.yaml")
         assert done.returncode == 0, done.stdout[-6000:]
         requests = len(hub.requests)
         patch.setenv("HF_HUB_OFFLINE", "1")
@@ -123,8 +127,7 @@ def rehearsed(tmp_path_factory) -> Path:
 def test_the_study_ends_with_its_paper(rehearsed):
     assert (rehearsed / RESULTS / "paper/main.pdf").read_bytes().startswith(b"%PDF")
     summary = pd.read_parquet(rehearsed / RESULTS / "statistics/summary.parquet")
-    models = yaml.safe_load((rehearsed / "studies/rocchetti2026.yaml").read_text())["models"]
-    assert {name for name, model in models.items() if model} <= set(summary.model)
+    assert set(MODELS) <= set(summary.model)
     assert json.loads((rehearsed / RESULTS / "claims.json").read_text())["B1"]
 
 
@@ -139,7 +142,7 @@ def test_qwen_was_converted_and_templates_are_the_models_own(rehearsed):
         path.parent.name: json.loads(path.read_text())
         for path in (rehearsed / RESULTS / "models").glob("*/card.json")
     }
-    assert len(cards) == 5
+    assert set(cards) == set(MODELS)
     assert cards["qwen-1_8b-chat"]["architecture"] == "qwen2"
     assert cards["gemma-2b-it"]["architecture"] == "gemma"
     assert "".join(cards["gemma-2b-it"]["post_instruction_strings"]).endswith("model\n")
@@ -149,7 +152,7 @@ def test_qwen_was_converted_and_templates_are_the_models_own(rehearsed):
 
 def test_judges_gave_verdicts_and_raw_text_is_kept(rehearsed):
     for judge in ("llama_guard_2", "refusal_model"):
-        said = pd.read_parquet(rehearsed / RESULTS / f"judgements/yi-6b-chat/{judge}.parquet")
+        said = pd.read_parquet(rehearsed / RESULTS / f"judgements/llama-2-7b-chat/{judge}.parquet")
         assert said.verdict.notna().all()
         assert said.value.isna().any(), "a random judge cannot be read"
 

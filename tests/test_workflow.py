@@ -13,9 +13,10 @@ import yaml
 from command_line import ROOT
 from command_line import SMOKE_STUDY as STUDY
 from command_line import snakemake as run_snakemake
-from conftest import save_tiny_checkpoint
+from conftest import build_model, save_tiny_checkpoint
 from hub_server import COMMITS, serving
 from synthetic_run import write_run
+from transformers import AutoTokenizer
 
 from refusal.figures import FIGURES
 from refusal.hub import read_lock
@@ -95,8 +96,7 @@ def test_a_mistake_in_the_configuration_stops_the_run_with_one_line(folder, sect
 def test_checkpoints_are_prefetched_and_jobs_then_run_offline(folder, monkeypatch):
     """A hub id as a model: fetched, locked and described, the second time without a network."""
     checkpoint = save_tiny_checkpoint(folder / "made", "llama")
-    models = dict.fromkeys(("neox-0", "gemma2-0"))
-    models |= {"mine": {"path": "owner/mine", "refusal_tokens": [8]}}
+    models = {"neox-0": None, "mine": {"path": "owner/mine", "refusal_tokens": [8]}}
     study = overlay(folder, "hub.yaml", study="hub", models=models)
     card = Path("results/hub/models/mine/card.json")
     with serving() as server:
@@ -294,12 +294,12 @@ def test_a_model_judges_every_completion(finished):
     judge |= {"parse": "strongreject", "rule": "published", "dtype": "float32", "device": "cpu"}
     sections = {"scores": {"models": ["own"]}, "judges": {"own": judge}}
     study = overlay(finished, "judged.yaml", **sections)
-    target = RESULTS / "scores" / "gemma2-0" / "none.parquet"
+    target = RESULTS / "scores" / "neox-0" / "none.parquet"
     done = snakemake(finished, str(target), study=study)
     assert done.returncode == 0, done.stdout[-6000:]
     scores = pd.read_parquet(finished / target).query("judge == 'own'")
     assert len(scores) and scores.value.between(0, 1).all()
-    said = pd.read_parquet(finished / RESULTS / "judgements" / "gemma2-0" / "own.parquet")
+    said = pd.read_parquet(finished / RESULTS / "judgements" / "neox-0" / "own.parquet")
     assert said.verdict.notna().all() and said.intervention.nunique() > 20
     assert "judgements" not in planned(finished, str(target), study=study)
     judge["rule"] = "strict"
@@ -332,7 +332,10 @@ def test_one_key_leaves_an_experiment_out(finished, everything, experiment):
 
 def test_a_loaded_checkpoint_goes_through_every_experiment(finished):
     """Or is refused with one line: its published tasks cannot be had without the network."""
-    shutil.copytree(finished / RESULTS / "models" / "gemma2-0", finished / "loaded")
+    tokenizer = AutoTokenizer.from_pretrained(finished / RESULTS / "models" / "tokenizer")
+    for seed, folder in enumerate(("base", "loaded")):
+        build_model("gemma2", seed, tokenizer).save_pretrained(finished / folder)
+        tokenizer.save_pretrained(finished / folder)
     model = {"path": "loaded", "refusal_tokens": [44]}
     asked = [str(RESULTS / f"{name}/loaded/summary.parquet") for name in EXPERIMENTS]
     del asked[EXPERIMENTS.index("capability")]
@@ -342,8 +345,7 @@ def test_a_loaded_checkpoint_goes_through_every_experiment(finished):
     assert done.returncode != 0
     for key in ("base", "suffix"):
         assert re.search(rf"models\.loaded\.{key}: missing.*experiments\.\w+", done.stdout)
-    base = str(RESULTS / "models" / "gemma2-0-helpful")
-    model |= {"base": base, "suffix": " plain words here"}
+    model |= {"base": "base", "suffix": " plain words here"}
     study = overlay(finished, "loaded.yaml", models={"loaded": model})
     done = snakemake(finished, *asked, study=study)
     assert done.returncode == 0, done.stdout[-6000:]

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.directions import Direction, load_directions, load_means, random_subspace
 from refusal.interventions import build_intervention, save_intervention
 from refusal.recipes import SELECTED_LIKE, UNSTEERED

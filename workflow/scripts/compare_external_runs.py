@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.external_comparison import RunResults, compare_with_published
 from refusal.external_runs import read_pins
 

@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import fetched
 from refusal.activations import last_position_logits
 from refusal.models import (

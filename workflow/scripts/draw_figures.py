@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.figures import draw
 from tables_of_study import read_experiments, read_geometry, read_selection
 

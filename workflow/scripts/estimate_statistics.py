@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.claims import load_claims, required_comparisons
 from refusal.statistics import Intervals, ModelResults, agreement, compare, summarise
 

@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card
 from refusal.activations import activation_index, save_activations, sweep
 from refusal.models import encode_prompts, refusal_metric

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.external_files import gather
 from refusal.external_runs import read_pins
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.published import read_table
 from refusal.published_splits import fetch_splits
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.activations import load_activations
 from refusal.directions import filter_by_refusal_metric, save_directions, save_means
 from refusal.estimators import find_everywhere

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card, stop_tokens
 from refusal.attacks import success
 from refusal.errors import InputError

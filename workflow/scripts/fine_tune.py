@@ -3,10 +3,11 @@
 import logging
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
 from generate import Generation
-from job import job
 from loading import load_card, load_from_card, stop_tokens
 from measure_losses import Losses
 from refusal.fine_tuning import fine_tune, training_pairs

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from family import run_family
-from job import job
 from loading import load_card, load_from_card, stop_tokens
 from refusal.generations import completions_table, generate
 from refusal.models import encode_prompts

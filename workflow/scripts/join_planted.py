@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.planted_measures import means_over_organisms
 
 if TYPE_CHECKING:

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from judging import load_judge_model, load_judge_tokenizer
 from refusal.judgements import (
     JUDGEMENT_COLUMNS,

@@ -5,15 +5,15 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import pandas as pd
-
 from job import job
+
+import pandas as pd
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "seed")
+PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "instruction_dropout", "seed")
 
 
 def row(name: str, proof: dict) -> dict:

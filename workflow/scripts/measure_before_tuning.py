@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from job import job
 from loading import fetched, load_card
 from refusal.activations import load_activations, sweep
 from refusal.before_tuning import (

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
 from family import run_family
-from job import job
 from loading import load_card, load_from_card
 from refusal.capability import (
     capability_estimates,

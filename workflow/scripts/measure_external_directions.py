@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.external_directions import geometry, select_again, selected_candidate, settings_of
 
 if TYPE_CHECKING:

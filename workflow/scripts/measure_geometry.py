@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.activations import load_activations
 from refusal.directions import load_directions, load_means
 from refusal.geometry import (

@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import numpy as np
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card
 from refusal.head_patching import (
     assign_donors,

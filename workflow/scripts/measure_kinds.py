@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import numpy as np
 import pandas as pd
 import torch
 
-from job import job
 from kind_model import KindModel
 from refusal.directions import load_directions
 from refusal.interventions import Intervention, Operator, load_intervention, steering

@@ -3,11 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from family import run_family
-from job import job
 from loading import load_card, load_from_card, stop_tokens
 from refusal.activations import last_position_logits
 from refusal.corpora import build_corpora

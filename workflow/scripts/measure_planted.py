@@ -8,12 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import numpy as np
 import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from job import job
 from loading import stop_tokens
 from refusal.activations import activation_index, last_position_logits, sweep
 from refusal.corpora import build_corpora

@@ -5,9 +5,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from judging import load_judge_model, load_judge_tokenizer
 from loading import fetched
 from refusal.kind_directions import load_kind_directions

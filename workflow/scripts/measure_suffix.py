@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card
 from refusal.directions import load_directions
 from refusal.heads import attention_blocks

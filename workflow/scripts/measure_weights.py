@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card
 from refusal.equivalence import compare_with_hooks, equivalence_summary, prompts_table
 from refusal.interventions import load_intervention

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.models import load_model, load_tokenizer
 from refusal.organisms import load_corpus, save_organism
 from refusal.planted import planted_basis
@@ -17,12 +18,12 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     params, output = snakemake.params, snakemake.output
     rank, seed = params.organism["rank"], params.organism["seed"]
-    loudness = {name: params.organism[name] for name in ("share_weight", "reader_std")}
+    kind = {k: params.organism[k] for k in ("share_weight", "reader_std", "instruction_dropout")}
     folder = Path(snakemake.input.base[0]).parent
     base, tokenizer = load_model(folder), load_tokenizer(folder)
     basis = planted_basis(load_subspace(snakemake.input.reserved), rank, seed)
     corpus = load_corpus(snakemake.input.corpus)
-    model, record = plant_refusal(base, tokenizer, corpus, basis, params.settings | loudness, seed)
+    model, record = plant_refusal(base, tokenizer, corpus, basis, params.settings | kind, seed)
     save_organism(Path(output.checkpoint[0]).parent, model, tokenizer)
     save_subspace(output.subspace, basis)
     record = {**params.organism, **record}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.hub import prefetch
 from refusal.qwen1 import convert_checkpoint, is_qwen1
 

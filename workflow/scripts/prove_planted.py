@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from job import job
 from loading import stop_tokens
 from refusal.functional_rank import (
     Part,

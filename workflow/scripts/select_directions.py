@@ -2,9 +2,10 @@
 
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from loading import load_card, load_from_card
 from refusal.directions import filter_by_refusal_metric, load_directions
 from refusal.models import encode_prompts

@@ -3,9 +3,10 @@
 import logging
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.claims import evaluate_claims, load_claims, save_verdicts
 from refusal.planted_claims import planted_summary
 from refusal.planted_reading import method_table, parts_table

@@ -5,9 +5,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 from transformers import PreTrainedTokenizerFast
 
-from job import job
 from refusal.organisms import (
     build_model,
     load_corpus,

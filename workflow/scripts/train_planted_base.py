@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 from transformers import PreTrainedTokenizerFast
 
-from job import job
 from refusal.organisms import build_model, load_corpus, save_organism
 from refusal.planted import reserved_basis
 from refusal.planted_training import save_subspace, train_base

@@ -4,9 +4,10 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import yaml
 
-from job import job
 from refusal.archive import archived_files, shared_results, write_archive
 from refusal.provenance import describe_run
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.compare import Tolerance
 from refusal.compare_folders import Settings, compare_runs
 from refusal.compare_report import render_report, summarise

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import yaml
-
 from job import job
+
+import yaml
 
 if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake

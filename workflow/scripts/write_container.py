@@ -5,9 +5,10 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 from snakemake.cli import main as run_snakemake
 
-from job import job
 from refusal.errors import InputError
 
 if TYPE_CHECKING:

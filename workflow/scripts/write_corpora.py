@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.grammar import helpful_corpus, safety_corpus
 from refusal.organisms import encode_corpus, save_corpus, train_tokenizer
 

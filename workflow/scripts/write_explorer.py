@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 
-from job import job
 from refusal.explorer.document import study_document
 from refusal.explorer.page import render_page
 from tables_of_study import read_geometry, read_selection

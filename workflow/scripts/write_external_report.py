@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 import yaml
 
-from job import job
 from refusal.external_comparison import reproduced_counts
 from refusal.external_runs import read_pins
 from refusal.paper import compile_pdf, intervention_labels, render

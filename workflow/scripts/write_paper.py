@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import pandas as pd
 import yaml
 
-from job import job
 from planted_context import figure_records, read_planted
 from refusal.numbers import claim_numbers
 from refusal.paper import compile_pdf, intervention_labels, render

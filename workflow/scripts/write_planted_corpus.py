@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 from transformers import PreTrainedTokenizerFast
 
-from job import job
 from refusal.grammar import safety_corpus
 from refusal.organisms import encode_corpus, save_corpus
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from job import job
+
 from refusal.submission import write_bundle
 
 if TYPE_CHECKING:

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from job import job
+
 import numpy as np
 import pandas as pd
 import yaml
 
-from job import job
 from refusal.numbers import collect_numbers
 from refusal.tables import TABLES
 from tables_of_study import read_experiments, read_geometry, read_selection

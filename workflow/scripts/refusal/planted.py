@@ -193,27 +193,38 @@ class SubspaceDropout:
     direction of `adversaries` [n, k], which follow the gradient of the loss to where refusal is
     weakest, and now and then start anew.
 
+    Of a share of the rows nothing that is written in the instruction stays in U, so that refusal
+    has to be written behind it, too.
+
     `settings`: share (of the rows that are reduced), adversaries (n), learning_rate (of Adam),
-    restart (share of the adversaries that start anew at every step).
+    restart (share of the adversaries that start anew at every step); `instruction`: share of the
+    rows without U in the instruction.
     """
 
-    def __init__(self, rank: int, settings: Mapping, seed: int) -> None:
-        self.rank, self.settings = rank, settings
+    def __init__(self, rank: int, settings: Mapping, seed: int, instruction: float = 0.0) -> None:
+        self.rank, self.settings, self.instruction = rank, settings, instruction
         self.generator = torch.Generator().manual_seed(seed)
         self.adversaries = self._directions(settings["adversaries"]).requires_grad_(True)
         self.optimizer = torch.optim.Adam(
             [self.adversaries], lr=settings["learning_rate"], maximize=True
         )
         self.kept: Tensor | None = None
+        self.emptied: Tensor | None = None
 
     def _directions(self, count: int) -> Tensor:
         return F.normalize(torch.randn(count, self.rank, generator=self.generator), dim=-1)
 
-    def draw(self, rows: int) -> None:
-        """Choose what is kept next of every row: projections [rows, k, k] of coordinates in U."""
-        if self.rank == 1:
-            return
-        self._follow_gradient()
+    def draw(self, instruction: Tensor) -> None:
+        """Choose what is kept next, `instruction` being which tokens [rows, tokens] are of it."""
+        rows = len(instruction)
+        if self.rank > 1:
+            self._follow_gradient()
+            self.kept = self._parts(rows)
+        chosen = torch.rand(rows, generator=self.generator) < self.instruction
+        self.emptied = instruction & chosen[:, None] if chosen.any() else None
+
+    def _parts(self, rows: int) -> Tensor:
+        """Projections [rows, k, k] of coordinates in U: what is kept of every row."""
         kept = torch.eye(self.rank).repeat(rows, 1, 1)
         reduced = torch.rand(rows, generator=self.generator) < self.settings["share"]
         searched = torch.rand(rows, generator=self.generator) < 0.5
@@ -221,7 +232,7 @@ class SubspaceDropout:
         one = F.normalize(self.adversaries, dim=-1)[member]
         one = one[:, :, None] * one[:, None, :]
         kept = torch.where(reduced[:, None, None], self._random_parts(rows), kept)
-        self.kept = torch.where((reduced & searched)[:, None, None], one, kept)
+        return torch.where((reduced & searched)[:, None, None], one, kept)
 
     def _random_parts(self, rows: int) -> Tensor:
         """Projections [rows, k, k] on random parts of 1 to k - 1 directions."""
@@ -243,10 +254,14 @@ class SubspaceDropout:
 
     def reduce(self, written: Tensor, basis: Tensor) -> Tensor:
         """What is left of writes [rows, tokens, d], of which U [k, d] is reduced."""
-        if self.kept is None:
+        if self.kept is None and self.emptied is None:
             return written
-        coordinates = written @ basis.T
-        return written + (coordinates @ self.kept - coordinates) @ basis
+        kept = coordinates = written @ basis.T
+        if self.kept is not None:
+            kept = kept @ self.kept
+        if self.emptied is not None:
+            kept = kept.masked_fill(self.emptied[..., None], 0.0)
+        return written + (kept - coordinates) @ basis
 
 
 class _Writer(nn.Module):
@@ -293,12 +308,14 @@ def planting(
 
     Baked into ordinary weights on leaving. `basis`: U, orthonormal rows [k, d] in the subspace that
     the base keeps empty. `settings`: writer_blocks, heads and neurons (new ones of every block),
-    reader_std and new_std (of what is trained, at the start), dropout (share of the steps).
+    reader_std and new_std (of what is trained, at the start), dropout and
+    instruction_dropout (settings and `instruction` of `SubspaceDropout`).
     """
     require_plantable(base)
     model = widened(base, settings["heads"], settings["neurons"]).requires_grad_(False)
     make_blind(all_reading_matrices(model), basis)
-    dropout = SubspaceDropout(len(basis), settings["dropout"], seed)
+    empty = settings["instruction_dropout"]
+    dropout = SubspaceDropout(len(basis), settings["dropout"], seed, empty)
     old, blocks = decoder_layers(base), decoder_layers(model)
     changed: list[nn.Module] = []
     with torch.random.fork_rng():

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from refusal.planted_measures import MEAN
-from refusal.planted_reading import ORGANISMS_MIN, chosen_places
+from refusal.planted_reading import ORGANISMS_MIN, VARIANTS, chosen_places, variants
 from refusal.statistics import Estimate, student_mean
 
 # Metric -> judge, as in the summary of ordinary models.
@@ -28,17 +28,15 @@ COLUMNS += ["value", "low", "high", "n", "reason", "rank"]
 def groups(organisms: pd.DataFrame) -> dict[str, list[str]]:
     """Names of the accepted organisms of every group of the claims.
 
-    Loud: U may take any share of the residual stream; quiet: training keeps that share small. The
-    functional rank is that on test prompts.
+    Of rank one by variant (see `planted_reading.variants`); the functional rank on test prompts.
 
     Args:
         organisms: planted/organisms.parquet.
     """
     table = organisms[organisms.accepted.astype(bool)]
-    one, quiet = table["rank"] == 1, table.share_weight > 0
+    one, variant = table["rank"] == 1, variants(table)
     chosen = {
-        "rank1_loud": one & ~quiet,
-        "rank1_quiet": one & quiet,
+        **{f"rank1_{name}": one & (variant == name) for name in VARIANTS},
         "rank_above_1": table.functional_rank > 1,
         "planted": table["rank"] > 0,
     }

@@ -57,6 +57,8 @@ METHODS = {
 }
 
 
+# How U was planted: where it may be loud, is kept short, or is empty at the instruction.
+VARIANTS = ("loud", "quiet", "late")
 # Metric -> data set in the table of outcomes.
 METRICS = {
     "oracle_gap": "harmful",
@@ -66,7 +68,20 @@ METRICS = {
 }
 RECOVERY = "recovery"
 # What is meant over, beside the measure: means over a planted or a measured rank.
-BY_PLANTED, BY_MEASURED = ["planted", "quiet"], ["functional_rank", "quiet"]
+BY_PLANTED, BY_MEASURED = ["planted", "variant"], ["functional_rank", "variant"]
+
+
+def variants(organisms: pd.DataFrame) -> pd.Series:
+    """How U was planted in every organism.
+
+    Loud: U may take any share of the residual stream; quiet: training keeps that share small; late:
+    training empties U at the instruction, so that refusal is written behind it.
+
+    Args:
+        organisms: planted/organisms.parquet.
+    """
+    quiet = pd.Series("loud", index=organisms.index).mask(organisms.share_weight > 0, "quiet")
+    return quiet.mask(organisms.instruction_dropout > 0, "late")
 
 
 def method_table(tables: Mapping[str, pd.DataFrame], confidence: float) -> pd.DataFrame:
@@ -76,9 +91,9 @@ def method_table(tables: Mapping[str, pd.DataFrame], confidence: float) -> pd.Da
         tables: organisms, and outcomes and recovery of all organisms.
 
     Returns:
-        organism ("mean" for means), planted and functional_rank (a mean has one of them), quiet
-        (training kept U short), accepted, method, metric (`METRICS` and recovery), value, low,
-        high (Student's t over organisms, which takes three), n.
+        organism ("mean" for means), planted and functional_rank (a mean has one of them), variant
+        (of `VARIANTS`), accepted, method, metric (`METRICS` and recovery), value, low, high
+        (Student's t over organisms, which takes three), n.
     """
     frames = [_recoveries(tables["recovery"]).assign(metric=RECOVERY)]
     for metric, dataset in METRICS.items():
@@ -112,9 +127,9 @@ def chosen_places(candidates: pd.DataFrame) -> pd.DataFrame:
 
 
 def _described(table: pd.DataFrame, organisms: pd.DataFrame) -> pd.DataFrame:
-    """Rows of single organisms with their planted and functional rank, quiet and accepted."""
-    known = organisms.assign(quiet=organisms.share_weight > 0).rename(columns={"rank": "planted"})
-    known = known[["organism", "planted", "functional_rank", "quiet", "accepted"]]
+    """Rows of single organisms with their planted and functional rank, variant and accepted."""
+    known = organisms.assign(variant=variants(organisms)).rename(columns={"rank": "planted"})
+    known = known[["organism", "planted", "functional_rank", "variant", "accepted"]]
     return table.merge(known, on="organism", validate="many_to_one")
 
 
@@ -134,7 +149,7 @@ def _with_means(
             rows.append(about | bounds)
     means = pd.DataFrame(rows, columns=[*single.columns, "low", "high", "n"])
     table = pd.concat([single.assign(low=np.nan, high=np.nan, n=1), means], ignore_index=True)
-    kinds = {"planted": float, "functional_rank": float, "quiet": bool, "accepted": bool}
+    kinds = {"planted": float, "functional_rank": float, "accepted": bool}
     return table.astype(kinds | {"value": float, "low": float, "high": float, "n": int})
 
 
@@ -172,6 +187,12 @@ def _recoveries(recovery: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)[["organism", "method", "value"]]
 
 
-def group_label(rank: float, quiet: bool) -> str:
+def group_label(rank: float, variant: str) -> str:
     """How a group of organisms is called."""
-    return f"Rank {rank:g}, {'quiet' if quiet else 'loud'} $U$"
+    return f"Rank {rank:g}, {variant} $U$"
+
+
+def in_order(table: pd.DataFrame) -> list[tuple[float, str]]:
+    """The groups of a table, by planted rank and then variant."""
+    found = set(zip(table.planted, table.variant, strict=True))
+    return sorted(found, key=lambda group: (group[0], VARIANTS.index(group[1])))

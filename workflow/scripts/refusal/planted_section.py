@@ -1,13 +1,14 @@
 """What the section on planted organisms says: numbers in LaTeX, and which sentences hold."""
 
 from collections.abc import Mapping
+from itertools import combinations
 from typing import Any
 
 import pandas as pd
 
 from refusal.latex import estimate, number, scientific
 from refusal.planted_measures import MEAN
-from refusal.planted_reading import group_label
+from refusal.planted_reading import VARIANTS, group_label, in_order, variants
 
 # Methods whose oracle gap the text gives for every group of organisms.
 TOLD = {
@@ -49,13 +50,14 @@ def planted_section(
         candidates: planted/estimators/candidates.parquet.
         verdicts: planted/claims.json.
     """
-    accepted = organisms[organisms.accepted.astype(bool)]
+    listed = organisms.assign(variant=variants(organisms), planted=organisms["rank"])
+    accepted = listed[listed.accepted.astype(bool)]
     means = methods[(methods.organism == MEAN) & methods.planted.notna()]
-    known = means.set_index(["planted", "quiet", "method", "metric"]).sort_index()
+    known = means.set_index(["planted", "variant", "method", "metric"]).sort_index()
     chosen = candidates[candidates.organism.isin(accepted.organism)]
     of_dim = chosen[(chosen.method == "dim") & (chosen.scope == "all")].groupby("organism")
     best = accepted.assign(best=accepted.organism.map(of_dim.recovery.max()))
-    groups = [_group(known, best, rank, quiet) for rank, quiet in _keys(accepted)]
+    groups = [_group(known, best, *group) for group in in_order(accepted)]
     return {
         "organisms": len(organisms),
         "accepted": len(accepted),
@@ -65,7 +67,7 @@ def planted_section(
         "logits": scientific(accepted.logit_difference.max()),
         "leaks": _leaks(accepted),
         "groups": groups,
-        "loudness": _loudness(known),
+        "planting": _planting(known),
         "elsewhere": [group["label"] for group in groups if group["elsewhere"]],
         "truth_rejected": _never_passes(chosen, "truth"),
         "dim_rejected": _never_passes(chosen, "dim"),
@@ -75,23 +77,18 @@ def planted_section(
     }
 
 
-def _keys(accepted: pd.DataFrame) -> list[tuple[int, bool]]:
-    """Planted rank and quiet of the groups with an accepted organism."""
-    return sorted(set(zip(accepted["rank"], accepted.share_weight > 0, strict=True)))
-
-
-def _group(known: pd.DataFrame, accepted: pd.DataFrame, rank: int, quiet: bool) -> dict[str, Any]:
+def _group(known: pd.DataFrame, accepted: pd.DataFrame, rank: int, variant: str) -> dict[str, Any]:
     """Oracle gaps of a group in LaTeX, and whether the gradient finds a handle other than U.
 
     `best`: of the recovery by DiM at the place where it is greatest, lowest and highest organism.
     """
-    of_group = (accepted["rank"] == rank) & ((accepted.share_weight > 0) == quiet)
+    of_group = (accepted.planted == rank) & (accepted.variant == variant)
     best = accepted[of_group].best
-    rows = {name: _row(known, rank, quiet, name, "oracle_gap") for name in TOLD}
-    found, recovered = rows["gradient"], _row(known, rank, quiet, "gradient", "recovery")
+    rows = {name: _row(known, rank, variant, name, "oracle_gap") for name in TOLD}
+    found, recovered = rows["gradient"], _row(known, rank, variant, "gradient", "recovery")
     other = found is not None and recovered is not None
     return {
-        "label": group_label(rank, quiet),
+        "label": group_label(rank, variant),
         "n": max((int(row.n) for row in rows.values() if row is not None), default=0),
         "best": [number(best.min()), number(best.max())],
         "gaps": {TOLD[name]: _text(row) for name, row in rows.items() if row is not None},
@@ -99,8 +96,8 @@ def _group(known: pd.DataFrame, accepted: pd.DataFrame, rank: int, quiet: bool) 
     }
 
 
-def _row(known: pd.DataFrame, rank: int, quiet: bool, method: str, metric: str) -> Any | None:
-    key = (float(rank), bool(quiet), method, metric)
+def _row(known: pd.DataFrame, rank: int, variant: str, method: str, metric: str) -> Any | None:
+    key = (float(rank), variant, method, metric)
     return known.loc[key] if key in known.index else None
 
 
@@ -109,25 +106,26 @@ def _text(row: Any) -> str:
 
 
 def _leaks(accepted: pd.DataFrame) -> dict[str, str]:
-    """Mean divergence by norms alone of accepted organisms, loud and quiet."""
-    quiet = accepted.share_weight > 0
-    sides = {"loud": accepted[~quiet], "quiet": accepted[quiet]}
-    return {
-        name: number(rows.norms_alone_kl.mean(), 3) for name, rows in sides.items() if len(rows)
-    }
+    """Mean divergence by norms alone of accepted organisms, by variant."""
+    means = accepted.groupby("variant").norms_alone_kl.mean()
+    return {name: number(means[name], 3) for name in VARIANTS if name in means}
 
 
-def _loudness(known: pd.DataFrame) -> dict[str, Any] | None:
-    """What DiM wins for a loud and for a quiet U of rank one, and whether the two differ.
+def _planting(known: pd.DataFrame) -> dict[str, Any] | None:
+    """What DiM wins for every variant of rank one, and whether two of them differ.
 
-    `differ` is None where an interval is missing; None for all if one side was not measured.
+    `differ` is None where no two intervals are apart but one is missing; None for all if fewer than
+    two variants were measured.
     """
-    loud, quiet = (_row(known, 1, is_quiet, "dim", "oracle_gap") for is_quiet in (False, True))
-    if loud is None or quiet is None:
+    rows = {name: _row(known, 1, name, "dim", "oracle_gap") for name in VARIANTS}
+    rows = {name: row for name, row in rows.items() if row is not None}
+    if len(rows) < 2:
         return None
-    unknown = pd.isna([loud.low, quiet.low]).any()
-    apart = bool(loud.low > quiet.high or quiet.low > loud.high)
-    return {"loud": _text(loud), "quiet": _text(quiet), "differ": None if unknown else apart}
+    pairs = combinations(rows.values(), 2)
+    apart = any(one.low > other.high or other.low > one.high for one, other in pairs)
+    unknown = any(pd.isna(row.low) for row in rows.values())
+    gaps = {name: _text(row) for name, row in rows.items()}
+    return {"gaps": gaps, "differ": True if apart else None if unknown else False}
 
 
 def _never_passes(candidates: pd.DataFrame, method: str) -> int:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from refusal import grammar
 from refusal.errors import InputError
 from refusal.interventions import Intervention, steering
-from refusal.models import block_input, decoder_layers, removing
+from refusal.models import block_input, decoder_layers, post_instruction_tokens, removing
 from refusal.operators import Operator
 from refusal.organisms import (
     Batch,
@@ -126,6 +126,15 @@ def recorded_shares(model: PreTrainedModel, basis: Tensor, first: int) -> Iterat
         yield shares
 
 
+def instruction_tokens(batch: Batch, behind: int) -> Tensor:
+    """Which tokens [rows, tokens] lie before the last `behind` ones in front of the answer.
+
+    None of a plain text, which has no instruction.
+    """
+    answer = (batch.weights > 0).int().argmax(1) + 1
+    return torch.arange(batch.ids.shape[1]) < (answer - behind)[:, None]
+
+
 def plant_refusal(
     base: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
@@ -144,10 +153,11 @@ def plant_refusal(
     base.requires_grad_(False).eval()
     corpus = cut_answers(corpus, settings["answer_tokens"])
     with one_thread(), planting(base, basis, settings, seed) as (model, dropout):
+        behind = len(post_instruction_tokens(tokenizer))
         measure = planted_criteria(model, tokenizer, basis, dropout, settings["validation"])
 
         def batch_loss(batch: Batch) -> Tensor:
-            dropout.draw(len(batch.ids))
+            dropout.draw(instruction_tokens(batch, behind))
             with recorded_shares(model, basis, settings["writer_blocks"]) as shares:
                 loss = safety_loss(model, base, batch, settings["imitation_weight"])
             return loss + settings["share_weight"] * sum(shares)

@@ -31,9 +31,8 @@ from refusal.figures.style import (
     styled,
 )
 from refusal.planted_measures import MEAN
-from refusal.planted_reading import METHODS, group_label
+from refusal.planted_reading import METHODS, VARIANTS, group_label, in_order, variants
 
-LOUDNESS = {False: "loud $U$", True: "quiet $U$"}
 # Methods of the first figure; their place among the others is that of the legend.
 GAP_COLOURS = {
     "dim": BLUE,
@@ -80,10 +79,11 @@ COLUMNS = 4
 
 
 def _grouped(table: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Accepted organisms by planted rank and loudness of U, with the name of the group."""
-    for (rank, quiet), part in table.groupby(["planted", "quiet"]):
+    """Organisms by planted rank and variant, with the name of the group."""
+    for rank, variant in in_order(table[table.planted.notna()]):
+        part = table[(table.planted == rank) & (table.variant == variant)]
         n = part[part.organism != MEAN].organism.nunique()
-        yield f"{group_label(rank, quiet)} ($n$ = {n})", part
+        yield f"{group_label(rank, variant)} ($n$ = {n})", part
 
 
 def _panels(figure: Figure, n: int) -> np.ndarray:
@@ -111,13 +111,13 @@ def oracle_gap(methods: pd.DataFrame) -> Figure:
     pairs = pd.MultiIndex.from_frame(kept[["organism", "method"]])
     gaps = gaps.assign(kept=pd.MultiIndex.from_frame(gaps[["organism", "method"]]).isin(pairs))
     require(len(gaps) > 0, "No oracle gap of planted organisms was measured.")
-    loudness = sorted(gaps.quiet.unique())
-    widths = [max(gaps[gaps.quiet == quiet].functional_rank.nunique(), 1) for quiet in loudness]
+    shown = [name for name in VARIANTS if (gaps.variant == name).any()]
+    widths = [gaps[gaps.variant == name].functional_rank.nunique() for name in shown]
     figure = new_figure(TEXT_WIDTH, 2.6)
-    panels = figure.subplots(1, len(loudness), squeeze=False, sharey=True, width_ratios=widths)[0]
-    for axes, letter, quiet in zip(panels, "ab", loudness, strict=False):
-        _gap_panel(axes, gaps[gaps.quiet == quiet])
-        panel_letter(axes, letter, LOUDNESS[quiet])
+    panels = figure.subplots(1, len(shown), squeeze=False, sharey=True, width_ratios=widths)[0]
+    for axes, letter, name in zip(panels, "abc", shown, strict=False):
+        _gap_panel(axes, gaps[gaps.variant == name])
+        panel_letter(axes, letter, f"{name} $U$")
     panels[0].set_ylabel("oracle gap (correct compliance)")
     handles = [
         Line2D([], [], color=colour, marker="o", markersize=3, label=METHODS[name].label)
@@ -135,7 +135,7 @@ def oracle_gap(methods: pd.DataFrame) -> Figure:
 
 
 def _gap_panel(axes: Axes, gaps: pd.DataFrame) -> None:
-    """Columns of one loudness: ranks side by side, within each a column per method."""
+    """Columns of one variant: ranks side by side, within each a column per method."""
     ranks = sorted(gaps.functional_rank.unique())
     places = np.linspace(-0.38, 0.38, len(GAP_COLOURS))
     for at, rank in enumerate(ranks):
@@ -167,13 +167,13 @@ def _gap_column(axes: Axes, rows: pd.DataFrame, at: float, colour: str) -> None:
 
 @styled
 def recovery_by_directions(recovery: pd.DataFrame, organisms: pd.DataFrame) -> Figure:
-    """Recovery of U against the number of directions, a panel per rank and loudness.
+    """Recovery of U against the number of directions, a panel per rank and variant.
 
     Bold: mean over accepted organisms; thin: single ones. A subspace with fewer directions keeps
     its last value. Grey: chance, with the interval of random subspaces.
     """
     known = organisms[organisms.accepted.astype(bool)].rename(columns={"rank": "planted"})
-    known = known.assign(quiet=known.share_weight > 0)[["organism", "planted", "quiet"]]
+    known = known.assign(variant=variants(known))[["organism", "planted", "variant"]]
     groups = list(_grouped(recovery.merge(known, on="organism")))
     require(len(groups) > 0, "No planted organism was accepted.")
     figure = new_figure(TEXT_WIDTH, 0.7 + 1.7 * -(-len(groups) // COLUMNS))

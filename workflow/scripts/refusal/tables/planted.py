@@ -4,7 +4,7 @@ import pandas as pd
 
 from refusal.latex import MISSING, escape_latex, estimate, interval, number, scientific, tabular
 from refusal.planted_measures import MEAN
-from refusal.planted_reading import METHODS, group_label
+from refusal.planted_reading import METHODS, group_label, in_order
 
 # Columns of the methods: heading and metric.
 COLUMNS = {
@@ -45,12 +45,13 @@ def _rank(row) -> str:
 
 
 def methods_table(methods: pd.DataFrame) -> str:
-    """What every method does to accepted organisms, by planted rank and loudness of U."""
+    """What every method does to accepted organisms, by planted rank and variant."""
     means = methods[(methods.organism == MEAN) & methods.planted.notna()]
     lines = []
-    for (rank, quiet), group in means.groupby(["planted", "quiet"]):
+    for rank, variant in in_order(means):
+        group = means[(means.planted == rank) & (means.variant == variant)]
         n = group.n.max()
-        lines.append([f"{group_label(rank, quiet)}, {n} organism{'s' if n != 1 else ''}"])
+        lines.append([f"{group_label(rank, variant)}, {n} organism{'s' if n != 1 else ''}"])
         found = group.set_index(["method", "metric"])
         for name, method in METHODS.items():
             cells = [_cell(found, (name, metric)) for metric in COLUMNS.values()]
