@@ -118,6 +118,8 @@ def oracle_gap(methods: pd.DataFrame) -> Figure:
     for axes, letter, name in zip(panels, "abc", shown, strict=False):
         _gap_panel(axes, gaps[gaps.variant == name])
         panel_letter(axes, letter, f"{name} $U$")
+    # Intervals of a few organisms that disagree reach far beyond what any of them does.
+    panels[0].set_ylim(min(-0.25, gaps.value.min() - 0.1), max(1.25, gaps.value.max() + 0.1))
     panels[0].set_ylabel("oracle gap (correct compliance)")
     handles = [
         Line2D([], [], color=colour, marker="o", markersize=3, label=METHODS[name].label)
@@ -226,6 +228,7 @@ def difference_split(parts: pd.DataFrame) -> Figure:
     for axes, (title, part) in zip(panels, groups, strict=False):
         _split_panel(axes, part)
         axes.set_title(title)
+    panels[0].set_ylim(-0.05 * parts.value.max(), 1.1 * parts.value.max())
     for axes in panels[::COLUMNS]:
         axes.set_ylabel("length of mean difference")
     legend(figure, [Line2D([], [], **look) for look in PARTS.values()])
