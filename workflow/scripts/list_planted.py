@@ -37,6 +37,7 @@ def main(snakemake: "snakemake") -> None:
     names, inputs = snakemake.params.organisms, snakemake.input
     proofs = [json.loads(Path(path).read_text()) for path in inputs.proofs]
     table = pd.DataFrame([row(*pair) for pair in zip(names, proofs, strict=True)])
+    table = table.astype({"share_weight": float, "instruction_dropout": float})
     for entry in table[~table.accepted].itertuples():
         logging.warning("%s is not accepted: %s", entry.organism, entry.reasons)
     table.to_parquet(snakemake.output.organisms, index=False)
