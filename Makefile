@@ -37,9 +37,8 @@ artifact: .venv/installed  ## expect the values of a finished run from now on, a
 	$(BIN)/python workflow/scripts/write_expected.py results/$(STUDY) $(OPTIONS)
 	$(BIN)/python workflow/scripts/write_artifact.py
 
-planted: .venv/installed  ## train organisms whose refusal subspace is known, and prove that it is
-	@$(BIN)/python workflow/scripts/check_study.py studies/planted.yaml >/dev/null
-	$(BIN)/snakemake --cores $(CORES) --configfile studies/planted.yaml
+planted:  ## organisms whose refusal subspace is known: proof, estimators, and a report as PDF
+	@$(MAKE) --no-print-directory paper STUDY=planted
 
 test: .venv/installed tex lint  ## unit, parity and architecture tests, and the smoke study
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder

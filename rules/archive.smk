@@ -15,6 +15,7 @@ rule submission:
         bibliography="paper/references.bib",
         figures=rules.figures.output,
         tables=rules.tables.output,
+        planted=rules.planted_shown.output if PLANTED else [],
     output:
         "<results>/archive/arxiv.tar.gz",
     log:

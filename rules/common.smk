@@ -170,6 +170,11 @@ EXPERIMENTS = {
 }
 FIGURES += [figure for shown in EXPERIMENTS.values() for figure in shown["figures"]]
 TABLES += [table for shown in EXPERIMENTS.values() for table in shown["tables"]]
+# What is shown of planted organisms, where there are any.
+PLANTED_SHOWN = {
+    "figures": ["planted_gap", "planted_recovery", "planted_split"],
+    "tables": ["planted_organisms", "planted_methods"],
+}
 # Interventions whose completions are shown, of those that the study has.
 EXAMPLES = [
     name
@@ -448,6 +453,14 @@ def reserved_subspace(organism):
     return f"{RESULTS}/planted/bases/{PLANTED[organism]['base']}/subspace.npz"
 
 
+def planted_section_files():
+    """Return the tables that the section on planted organisms is written from; none without any."""
+    names = ("organisms.parquet", "methods.parquet", "claims.json")
+    tables = [f"<results>/planted/{name}" for name in names]
+    tables.append("<results>/planted/estimators/candidates.parquet")
+    return tables if PLANTED else []
+
+
 def external_local_files(wildcards):
     """Return the files of an external run that lie on this machine: a newer one is read again."""
     return local_files(EXTERNAL_RUNS[wildcards.run])
@@ -485,7 +498,7 @@ def reported(folder, names, suffix):
         name: experiment
         for experiment, shown in EXPERIMENTS.items()
         for name in shown[folder]
-    }
+    } | dict.fromkeys(PLANTED_SHOWN[folder], "planted")
 
     def marked(name):
         return report(
@@ -527,6 +540,9 @@ def run_outputs():
             f"<results>/planted/estimators/{table}.parquet"
             for table in ("outcomes", "recovery", "split", "candidates")
         ]
+    if PLANTED and not MODELS:
+        # With models, the section on planted organisms is in the paper.
+        outputs += ["<results>/planted/report.pdf"]
     return outputs
 
 

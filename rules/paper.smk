@@ -27,6 +27,8 @@ rule paper:
         figures=rules.figures.output,
         tables=rules.tables.output.tables,
         numbers=rules.tables.output.numbers,
+        planted=planted_section_files(),
+        planted_shown=rules.planted_shown.output if PLANTED else [],
     output:
         pdf=report(
             "<results>/paper/main.pdf",

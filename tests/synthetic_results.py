@@ -25,6 +25,13 @@ from synthetic_kinds import (  # noqa: F401  frames are looked up here by their 
     styles_confusion,
     styles_distribution,
 )
+from synthetic_planted import (  # noqa: F401  the same
+    planted_methods,
+    planted_organisms,
+    planted_parts,
+    planted_rates,
+    planted_recovery,
+)
 
 STUDY = "synthetic"
 MODELS = ("neox-0", "neox-1", "llama-0", "gemma2-0")

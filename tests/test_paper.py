@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import synthetic_planted
 import synthetic_results as synthetic
 import yaml
 
@@ -14,7 +15,7 @@ from refusal.configuration import check_config
 from refusal.errors import InputError
 from refusal.figures import FIGURES, draw
 from refusal.latex import estimate
-from refusal.numbers import collect_numbers
+from refusal.numbers import claim_numbers, collect_numbers
 from refusal.paper import Numbers, claims_by_verdict, compile_pdf, intervention_labels, render
 from refusal.reading import judge_of
 from refusal.tables import TABLES
@@ -50,7 +51,9 @@ def figure_records(folder: Path, frames: dict, drawn: bool) -> dict:
     return {name: {"name": name, **absent} for name in FIGURES}
 
 
-def write(folder: Path, frames: dict, drawn: bool = False, models: tuple = ()) -> str:
+def write(
+    folder: Path, frames: dict, drawn: bool = False, models: tuple = (), planted: dict | None = None
+) -> str:
     """Write everything that the paper includes, with these models as judges; return its text."""
     for name in ("tables", "figures", "paper"):
         (folder / name).mkdir()
@@ -68,8 +71,10 @@ def write(folder: Path, frames: dict, drawn: bool = False, models: tuple = ()) -
         "figures": figure_records(folder / "figures", frames, drawn),
         "judge": judge_of(frames["summary"]),
         "organisms": True,
+        "planted": planted,
     }
-    text, numbers = render(ROOT / "paper", collect_numbers(frames), context)
+    values = collect_numbers(frames) | (claim_numbers(planted["claims"]) if planted else {})
+    text, numbers = render(ROOT / "paper", values, context)
     (folder / "paper" / "main.tex").write_text(text)
     (folder / "paper" / "numbers.tex").write_text(numbers)
     bibliography = (ROOT / "paper" / "references.bib").read_text()
@@ -79,12 +84,14 @@ def write(folder: Path, frames: dict, drawn: bool = False, models: tuple = ()) -
 
 @pytest.fixture(scope="module")
 def papers(tmp_path_factory) -> dict:
-    """(folder, text, frames) of every scenario; figures are drawn for the first."""
+    """(folder, text, frames) of every scenario; the first has figures and planted organisms."""
     made = {}
     for name, scenario in SCENARIOS.items():
         folder = tmp_path_factory.mktemp("paper")
         frames = study(scenario, None if name == "one model" else name)
-        made[name] = folder, write(folder, frames, drawn=name == "supported"), frames
+        full = name == "supported"
+        planted = synthetic_planted.section() if full else None
+        made[name] = folder, write(folder, frames, drawn=full, planted=planted), frames
     return made
 
 
@@ -134,7 +141,7 @@ def test_every_verdict_of_the_text_is_the_measured_one(papers, name):
     _, text, frames = papers[name]
     listed = text.partition(r"\section{What holds")[2].partition("Each verdict")[0]
     found = claims_by_verdict(frames["claims"])
-    shipped = yaml.safe_load((ROOT / "paper" / "claims.yaml").read_text())
+    shipped = load_claims(ROOT / "paper" / "claims.yaml")
     assert sum(map(len, found.values())) == len(frames["claims"]) == len(shipped)
     for verdict, names in found.items():
         sentence = listed.partition(f"{verdict.capitalize()}: ")[2].partition(".")[0]
@@ -186,6 +193,14 @@ def test_models_that_judge_have_a_table_of_their_own(papers, tmp_path):
     assert table.count(estimate(one.value, one.low, one.high)) >= len(said)
     assert "undefined" not in compiled(tmp_path)[1].lower().replace("undefined@", "")
     assert "Judges that are models" not in papers["supported"][1]
+
+
+def test_planted_organisms_have_a_section_where_there_are_any(papers):
+    heading = r"\section{Organisms whose refusal subspace is known}"
+    assert {name: heading in text for name, (_, text, _) in papers.items()} == {
+        name: name == "supported" for name in SCENARIOS
+    }
+    assert "lanted" not in papers["one model"][1]
 
 
 def test_nothing_is_said_about_inlp_where_it_did_not_run(papers):

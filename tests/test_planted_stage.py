@@ -25,9 +25,12 @@ import measure_planted
 import plant_refusal
 import prove_planted
 import write_planted_corpus
+from refusal.claims import load_claims
 from refusal.functional_rank import Part
 from refusal.kinds import CORE
 from refusal.organisms import save_organism
+from refusal.planted_claims import planted_summary
+from refusal.planted_reading import METHODS, METRICS, method_table, parts_table
 from refusal.planted_training import save_subspace
 from refusal.statistics import Intervals
 
@@ -41,6 +44,7 @@ PROOF = {
     "max_new_tokens": 4,
     "max_tokens": 512,
 }
+CLAIMS = load_claims(Path(__file__).parents[1] / "paper" / "claims.yaml", "planted")
 CONFIG = yaml.safe_load((Path(__file__).parents[1] / "config.yaml").read_text())
 ACCEPTANCE = {
     "harmful_min": 0.9,
@@ -210,6 +214,22 @@ def test_recovery_of_the_mean_difference_has_an_interval_over_prompts(tables):
     share = split.set_index(["position", "layer"]).value
     for row in recovery[dim].itertuples():
         assert row.value == pytest.approx(share[row.position, row.layer] / 2, rel=1e-4)
+
+
+def test_every_method_that_is_shown_is_found_in_the_tables(stage, tables):
+    organisms = pd.read_parquet(stage / "organisms.parquet").assign(accepted=True)
+    methods = method_table(tables | {"organisms": organisms}, 0.95)
+    assert {name for name, _ in methods.groupby(["method", "metric"])} == {
+        (name, metric)
+        for name, method in METHODS.items()
+        for metric in (*METRICS, *(["recovery"] if method.found else []))
+    }
+    parts = parts_table(tables | {"organisms": organisms}, 0.95)
+    assert set(parts.model) == {"planted", "helpful_only"}
+    summary = planted_summary(tables | {"organisms": organisms}, 0.95)
+    tested = [c for claim in CLAIMS.values() for c in claim["conditions"]]
+    assert {c["left"] for c in tested} <= set(summary.intervention)
+    assert {c["metric"] for c in tested} == set(summary.metric)
 
 
 def test_tables_have_the_columns_that_the_page_says(stage, tables):

@@ -10,7 +10,7 @@ from refusal.reference import configuration_page, library_page, reference_texts
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 # Sections whose keys are names of the user's own.
-NAMED = ("models", "interventions", "judges", "external_runs")
+NAMED = ("models", "interventions", "judges", "external_runs", "bases")
 SCHEMA = {
     "$defs": {
         "task": {

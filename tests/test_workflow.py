@@ -118,9 +118,11 @@ def test_checkpoints_are_prefetched_and_jobs_then_run_offline(folder, monkeypatc
 
 
 def names_in_rules() -> dict[str, object]:
-    """Return FIGURES, TABLES and EXPERIMENTS as `rules/common.smk` writes them down."""
+    """Return FIGURES, TABLES, EXPERIMENTS and PLANTED_SHOWN as `rules/common.smk` has them."""
     text = (ROOT / "rules/common.smk").read_text()
-    written = re.findall(r"^(FIGURES|TABLES|EXPERIMENTS) = ([\[{]\n.*?^[\]}])$", text, re.M | re.S)
+    written = re.findall(
+        r"^(FIGURES|TABLES|EXPERIMENTS|PLANTED_SHOWN) = ([\[{]\n.*?^[\]}])$", text, re.M | re.S
+    )
     found: dict[str, object] = {}
     for name, value in written:
         found.setdefault(name, value)  # the second EXPERIMENTS is the selection of the config
@@ -131,7 +133,8 @@ def names_in_rules() -> dict[str, object]:
 def test_rules_ask_for_everything_that_scripts_can_make(noun, registry):
     names = names_in_rules()
     shown = [name for frames in names["EXPERIMENTS"].values() for name in frames[noun]]
-    assert sorted(names[noun.upper()] + shown) == sorted(registry)
+    planted = names["PLANTED_SHOWN"][noun]
+    assert sorted(names[noun.upper()] + shown + planted) == sorted(registry)
 
 
 def test_frames_of_experiments_are_those_that_figures_and_tables_take():
@@ -375,4 +378,4 @@ def test_the_planted_study_plants_every_kind_and_seed_in_every_base(folder):
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout.partition("Job stats:")[2], flags=re.M))
     assert (jobs["planted_base"], jobs["planted_tables"]) == ("2", "4")
     assert {jobs[f"planted_{stage}"] for stage in ("organism", "proof", "estimators")} == {"30"}
-    assert "organism" not in jobs and "paper" not in jobs
+    assert jobs["planted_report"] == "1" and "organism" not in jobs and "paper" not in jobs

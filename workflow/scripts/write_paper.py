@@ -10,6 +10,8 @@ from job import job
 import pandas as pd
 import yaml
 
+from planted_context import figure_records, read_planted
+from refusal.numbers import claim_numbers
 from refusal.paper import compile_pdf, intervention_labels, render
 from refusal.reading import judge_of
 
@@ -20,18 +22,19 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     inputs = snakemake.input
     summary = pd.read_parquet(inputs.summary)
-    records = [path for path in inputs.figures if path.endswith(".json")]
-    figures = [json.loads(Path(path).read_text()) for path in records]
+    planted = read_planted(inputs.planted)
     context = {
         "config": yaml.safe_load(Path(inputs.config).read_text()),
         "cards": [json.loads(Path(path).read_text()) for path in inputs.cards],
         "claims": json.loads(Path(inputs.claims).read_text()),
         "labels": intervention_labels(summary),
-        "figures": {figure["name"]: figure for figure in figures},
+        "figures": figure_records([*inputs.figures, *inputs.planted_shown]),
         "judge": judge_of(summary),
         "organisms": snakemake.params.organisms,
+        "planted": planted,
     }
     numbers = json.loads(Path(inputs.numbers).read_text())
+    numbers |= claim_numbers(planted["claims"]) if planted else {}
     templates = Path(inputs.templates[0]).parent
     text, definitions = render(templates, numbers, context)
     source = Path(snakemake.output.source)

@@ -86,6 +86,7 @@ CLAIMS_SCHEMA = {
             "source": _TEXT,
             "published": _TEXT,
             "rationale": _TEXT,
+            "experiment": _TEXT,
             "conditions": {"type": "array", "items": _CONDITION, "minItems": 1},
         },
     },
@@ -95,8 +96,14 @@ SummaryKey = tuple[str, str, str, str, str]  # model, intervention, dataset, met
 ComparisonKey = tuple[str, str, str, str, str, str]  # model, left, right, dataset, metric, judge
 
 
-def load_claims(path: str | Path) -> dict[str, dict[str, Any]]:
-    """Claims by name from a YAML file; raises InputError with file, key and remedy."""
+def load_claims(path: str | Path, experiment: str | None = None) -> dict[str, dict[str, Any]]:
+    """Claims by name from a YAML file; raises InputError with file, key and remedy.
+
+    Args:
+        path: paper/claims.yaml.
+        experiment: return the claims that name this one, which has tables of its own; by default
+            those that name none and are read from the summary of a study's models.
+    """
     try:
         claims = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
@@ -115,7 +122,7 @@ def load_claims(path: str | Path) -> dict[str, dict[str, Any]]:
                 f"{path}: {name}.conditions: all have role report, so nothing decides the claim. "
                 "Give at least one the role test."
             )
-    return claims
+    return {name: claim for name, claim in claims.items() if claim.get("experiment") == experiment}
 
 
 def required_comparisons(
@@ -148,7 +155,7 @@ def evaluate_claims(
     """Verdicts of all claims: overall and for every model.
 
     Overall is judged on the rows "mean" over models; a single model has no such interval and is
-    the whole study itself.
+    the whole study itself. A table of nothing but rows "mean" has no single models.
 
     Result: {claim: {statement, source, published, rationale, overall: outcome, models: {name:
     outcome}}}; outcome: {verdict, settings: {setting: verdict}, conditions: [the condition with
@@ -156,7 +163,7 @@ def evaluate_claims(
     """
     table = _Measured(summary, comparisons)
     models = [name for name in pd.unique(summary["model"]) if name != MEAN]
-    pooled = MEAN if len(models) > 1 else models[0]
+    pooled = models[0] if len(models) == 1 else MEAN
     results = {}
     for name, claim in claims.items():
         conditions = claim["conditions"]

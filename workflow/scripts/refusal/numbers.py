@@ -33,7 +33,7 @@ def collect_numbers(frames: Mapping[str, Any]) -> dict[str, str]:
     """
     summary = frames["summary"]
     numbers = _summary_numbers(summary[summary.model == pooled_name(summary)])
-    numbers |= _claim_numbers(frames["claims"])
+    numbers |= claim_numbers(frames["claims"])
     numbers |= _agreement_numbers(frames["agreement"])
     numbers |= _offset_numbers(summary) | _style_judge_numbers(summary)
     return numbers | _counts(frames) | _ranges(frames)
@@ -49,7 +49,8 @@ def _summary_numbers(rows: pd.DataFrame) -> dict[str, str]:
     return numbers
 
 
-def _claim_numbers(claims: Mapping[str, Mapping]) -> dict[str, str]:
+def claim_numbers(claims: Mapping[str, Mapping]) -> dict[str, str]:
+    """Return the values of all conditions of claims as LaTeX: `claim/<claim>/<condition>`."""
     numbers = {}
     for name, claim in claims.items():
         for index, condition in enumerate(claim["overall"]["conditions"]):

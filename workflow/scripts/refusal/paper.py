@@ -95,6 +95,9 @@ METRICS = {
     "feature_core_share": "share of a list that all kinds share",
     "feature_core_gain": "share of a list that all kinds share, minus shuffled labels",
     "feature_jaccard": "mean Jaccard index of two lists",
+    "oracle_gap": "oracle gap in correct compliance",
+    "recovery": "recovery of $U$",
+    "signal_share": "share of the mean difference that is no sampling noise",
 }
 DATASETS = {
     "harmful": "harmful prompts",
@@ -107,6 +110,12 @@ DATASETS = {
     "own": "the model's own completions",
     "capability": "capability questions",
     "kinds": "prompts of all kinds",
+    "base": "the base with the least",
+    "planted": "all accepted organisms",
+    "rank1_loud": "rank 1, loud $U$",
+    "rank1_quiet": "rank 1, quiet $U$",
+    "rank1_late": "rank 1, late $U$",
+    "rank_above_1": "functional rank above 1",
     **TASK_NAMES,
 }
 VERDICTS = ("supported", "contradicted", "inconclusive", "not measured")

@@ -27,6 +27,7 @@ from refusal.figures.kinds import kind_ablation, kind_cosines, kind_span
 from refusal.figures.knob import trade_off
 from refusal.figures.landing import landing_picture
 from refusal.figures.off_distribution import off_distribution
+from refusal.figures.planted import difference_split, oracle_gap, recovery_by_directions
 from refusal.figures.projections import projection_histograms
 from refusal.figures.sparse_features import shared_features
 from refusal.figures.style import COLUMN_WIDTH, STYLE, new_figure, require, styled
@@ -70,6 +71,11 @@ FIGURES: dict[str, FigureRecipe] = {
     "styles": FigureRecipe(style_distribution, ("styles_distribution",)),
     "style_confusion": FigureRecipe(style_confusion, ("styles_confusion",)),
     "sparse_features": FigureRecipe(shared_features, ("sparse_features_sharing",)),
+    "planted_gap": FigureRecipe(oracle_gap, ("planted_methods",)),
+    "planted_recovery": FigureRecipe(
+        recovery_by_directions, ("planted_recovery", "planted_organisms")
+    ),
+    "planted_split": FigureRecipe(difference_split, ("planted_parts",)),
 }
 
 

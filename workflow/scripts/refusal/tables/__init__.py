@@ -19,6 +19,7 @@ from refusal.tables.kinds import kinds_table, stability_table
 from refusal.tables.knob import cells_table, knob_table
 from refusal.tables.losses import comparator_table, losses_table
 from refusal.tables.models import models_table, training_table
+from refusal.tables.planted import methods_table, organisms_table
 from refusal.tables.selection import rejections_table, selection_table
 from refusal.tables.subspaces import angles_table, subspaces_table
 from refusal.tables.suffix import suffix_table
@@ -64,4 +65,6 @@ TABLES: dict[str, TableRecipe] = {
     "knob_spread": TableRecipe(spread_table, ("summary",)),
     "styles": TableRecipe(styles_table, ("summary",)),
     "sparse_features": TableRecipe(features_table, ("summary",)),
+    "planted_organisms": TableRecipe(organisms_table, ("planted_organisms", "planted_rates")),
+    "planted_methods": TableRecipe(methods_table, ("planted_methods",)),
 }
