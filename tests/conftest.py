@@ -88,15 +88,14 @@ def tiny_tokenizer() -> PreTrainedTokenizerBase:
     )
 
 
-def build_model(architecture: str, seed: int = 0, tokenizer: PreTrainedTokenizerBase | None = None):
+def build_model(architecture: str, seed: int = 0):
     """A fresh random model of 3 blocks; every parameter is random, norm weights and biases too.
 
     Weights inside the blocks have a gain of 2, so that attention is sharp and logits differ between
     prompts and positions; norm weights spread around their neutral value, so that a hook before a
-    post-norm and one after it are told apart. The vocabulary is that of the tokenizer given, or the
-    tiny one.
+    post-norm and one after it are told apart.
     """
-    tokenizer = tokenizer or tiny_tokenizer()
+    tokenizer = tiny_tokenizer()
     settings = {
         "model_type": architecture,
         "vocab_size": len(tokenizer),

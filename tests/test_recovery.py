@@ -388,8 +388,8 @@ DAMAGED = {
     RESULTS / "generations/neox-0/none.parquet": RESULTS / "scores/neox-0/none.parquet",
     RESULTS / "activations/neox-0.safetensors": RESULTS / "before_tuning/neox-0/summary.parquet",
     RESULTS / "interventions/neox-0/dim_ablation.npz": RESULTS
-    / "statistics/geometry/neox-0/summary.parquet",
-    RESULTS / "interventions/neox-0/none.json": RESULTS / "windows/neox-0/summary.parquet",
+    / "capability/neox-0/summary.parquet",
+    RESULTS / "suffixes/neox-0.json": RESULTS / "suffix/neox-0/summary.parquet",
 }
 
 

@@ -147,6 +147,24 @@ def test_a_value_within_tolerance_passes_and_one_beyond_fails(run, claims_file):
         assert ("claims", "A1") in failed(verify(open_run(run), expected, claims_file, True))
 
 
+def test_the_interval_of_the_fresh_run_is_allowed_too(run, claims_file):
+    """Both are uncertain: beyond the tolerance, but within both uncertainties in quadrature."""
+    expected = expectations(run)
+    (row,) = (row for row in expected["values"] if row["item"] == "A1")
+    off = 1.5 * row["tolerance"]
+    shifted(run, off, intervention="dim_ablation", **REFUSED)
+    for share, passes in ((0.5, False), (1.2, True)):
+        table = pd.read_parquet(run / SUMMARY)
+        rows = table[["intervention", *REFUSED]].eq({"intervention": "dim_ablation", **REFUSED})
+        for side, sign in (("low", -1), ("high", 1)):
+            wide = table["value"] + sign * share * row["tolerance"]
+            table[side] = table[side].where(~rows.all(axis=1), wide)
+        write(table, run / SUMMARY)
+        judge_again(run)
+        found = verify(open_run(run), expected, claims_file)
+        assert (("claims", "A1") not in failed(found)) is passes, report(found)
+
+
 def test_a_number_of_the_text_beyond_tolerance_is_named(run, claims_file):
     expected = expectations(run)
     shifted(run, -0.6, intervention="none", **REFUSED)

@@ -13,10 +13,9 @@ import yaml
 from command_line import ROOT
 from command_line import SMOKE_STUDY as STUDY
 from command_line import snakemake as run_snakemake
-from conftest import build_model, save_tiny_checkpoint
+from conftest import save_tiny_checkpoint
 from hub_server import COMMITS, serving
 from synthetic_run import write_run
-from transformers import AutoTokenizer
 
 from refusal.figures import FIGURES
 from refusal.hub import read_lock
@@ -329,10 +328,12 @@ def test_one_key_leaves_an_experiment_out(finished, everything, experiment):
 
 def test_a_loaded_checkpoint_goes_through_every_experiment(finished):
     """Or is refused with one line: its published tasks cannot be had without the network."""
-    tokenizer = AutoTokenizer.from_pretrained(finished / RESULTS / "models" / "tokenizer")
-    for seed, folder in enumerate(("base", "loaded")):
-        build_model("gemma2", seed, tokenizer).save_pretrained(finished / folder)
-        tokenizer.save_pretrained(finished / folder)
+    trained = {"gemma2-0": {"architecture": "gemma2", "seed": 0}}
+    study = overlay(finished, "trained.yaml", models=trained)
+    target = RESULTS / "models/gemma2-0/model.safetensors"
+    done = snakemake(finished, str(target), study=study)
+    assert done.returncode == 0, done.stdout[-6000:]
+    shutil.copytree((finished / target).parent, finished / "loaded")
     model = {"path": "loaded", "refusal_tokens": [44]}
     asked = [str(RESULTS / f"{name}/loaded/summary.parquet") for name in EXPERIMENTS]
     del asked[EXPERIMENTS.index("capability")]
@@ -342,7 +343,8 @@ def test_a_loaded_checkpoint_goes_through_every_experiment(finished):
     assert done.returncode != 0
     for key in ("base", "suffix"):
         assert re.search(rf"models\.loaded\.{key}: missing.*experiments\.\w+", done.stdout)
-    model |= {"base": "base", "suffix": " plain words here"}
+    base = str(RESULTS / "models" / "gemma2-0-helpful")
+    model |= {"base": base, "suffix": " plain words here"}
     study = overlay(finished, "loaded.yaml", models={"loaded": model})
     done = snakemake(finished, *asked, study=study)
     assert done.returncode == 0, done.stdout[-6000:]

@@ -1,17 +1,22 @@
 """Hold a finished run to the expected values of its study (`refusal.expected`).
 
-A claim passes if every quantity that it names lies within the tolerance of its expected value and
-the verdict is the expected one. Where the values are within tolerance, a verdict may have moved by
-one step between supported and inconclusive, or inconclusive and contradicted: a bound then lies
-within the tolerance of the interval. A number that the text of the paper quotes passes if it lies
-within its tolerance.
+A claim passes if every quantity that it names agrees with its expected value and the verdict is the
+expected one. Where the values agree, a verdict may have moved by one step between supported and
+inconclusive, or inconclusive and contradicted. A number that the text of the paper quotes passes if
+it agrees with its expected value.
+
+Both runs are draws of models, so both values are uncertain. They agree if their difference is at
+most the root of the sum of squares of the expected value's tolerance and of half the interval that
+the fresh run measured: a score E_n of at most 1, as between laboratories (ISO 13528).
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from refusal.claims import CONTRADICTED, INCONCLUSIVE, SUPPORTED
 from refusal.compare import (
@@ -77,8 +82,8 @@ def verify(
     measured = _measured(run)
     values = values_of(expected)
     differences = _differences(values, measured)
-    if exact:
-        values = values.assign(tolerance=EXACT * values["value"].abs().clip(lower=1.0))
+    exactly = EXACT * values["value"].abs().clip(lower=1.0)
+    values = values.assign(allowed=exactly if exact else _allowed(values, measured))
     claims = read_claims(run.only("claims"))
     checks = check_consistency(run, claims_file)
     checks += check_claims(expected["claims"], claims, values, differences, exact)
@@ -95,6 +100,13 @@ def _measured(run: FinishedRun) -> pd.DataFrame:
     return pd.concat([claims, estimates_over_models(summary)], ignore_index=True)
 
 
+def _allowed(values: pd.DataFrame, measured: pd.DataFrame) -> NDArray[np.float64]:
+    """How far each value may be from the expected one: both uncertainties, in quadrature."""
+    asked = values[VALUE_KEYS].merge(measured, on=VALUE_KEYS, how="left")
+    sides = (asked["value"] - asked["low"], asked["high"] - asked["value"])
+    return np.hypot(values["tolerance"], pd.concat(sides, axis=1).max(axis=1).fillna(0.0))
+
+
 def _differences(values: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """Expected values that the run does not repeat, with its value in `right_value`.
 
@@ -108,11 +120,11 @@ def _differences(values: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
 
 
 def _beyond(values: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `values` whose measured value is missing or beyond the tolerance."""
+    """The rows of `values` whose measured value is missing or farther off than allowed."""
     kept = ["difference", "right_value", "change"]
     joined = values.merge(differences[[*VALUE_KEYS, *kept]], on=VALUE_KEYS)
     # No difference: the value is on one side only.
-    return joined[~(joined["difference"].abs() <= joined["tolerance"])]
+    return joined[~(joined["difference"].abs() <= joined["allowed"])]
 
 
 def check_claims(
@@ -172,7 +184,7 @@ def check_numbers(values: pd.DataFrame, differences: pd.DataFrame) -> list[Check
 
 def _worst(off: pd.DataFrame) -> str:
     """The row that is farthest off, in words."""
-    excess = (off["difference"].abs() / off["tolerance"]).fillna(float("inf"))
+    excess = (off["difference"].abs() / off["allowed"]).fillna(float("inf"))
     row = off.loc[excess.idxmax()]
     return f"{_name(row)}: {_against(row)}"
 
@@ -183,7 +195,7 @@ def _against(row: pd.Series) -> str:
         return f"{row['value']:.4g} expected, not in this run"
     return (
         f"{row['value']:.4g} expected, {row['right_value']:.4g} measured, "
-        f"{row['tolerance']:.2g} allowed"
+        f"{row['allowed']:.2g} allowed"
     )
 
 
