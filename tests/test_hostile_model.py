@@ -226,6 +226,7 @@ def test_nothing_of_a_hostile_study_stands_in_the_paper_unescaped(tmp_path):
         "labels": intervention_labels(frames["summary"]),
         "figures": figure_records(tmp_path, frames, drawn=False),
         "judge": judge_of(frames["summary"]),
+        "planted": None,
     }
     numbers = collect_numbers(frames)
     texts = [

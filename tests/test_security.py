@@ -87,6 +87,9 @@ def full(tmp_path_factory) -> dict:
     config["scores"]["models"] = ["named"]
     config["interventions"]["named"] = {"operator": "none"}
     config["compare"]["tolerances"] = {"named": 0.1}
+    config["planted"]["organisms"] = {
+        "named": {"rank": 1, "share_weight": 0, "reader_std": 0.1, "instruction_dropout": 0}
+    }
     return config
 
 
