@@ -311,6 +311,9 @@ def same(left: Path, right: Path, times: set[str]) -> bool:
             re.sub(r"\d+(\.\d+)?", lambda number: "#" if number[0] in times else number[0], side)
             for side in sides
         ]
+    if left.suffix == ".pdf":
+        # In which order words are read, and where they are broken, depends on how wide numbers are.
+        sides = [sorted(re.sub(r"[-\s]", "", side)) for side in sides]
     return sides[0] == sides[1]
 
 
@@ -321,9 +324,7 @@ def arrays(path: Path) -> dict[str, list]:
 
 def pdf_text(path: Path) -> str:
     command = ["pdftotext", str(path), "-"]
-    text = subprocess.run(command, text=True, capture_output=True, check=True).stdout
-    # Where lines are broken depends on how long the numbers are.
-    return " ".join(text.replace("-\n", "").split())
+    return subprocess.run(command, text=True, capture_output=True, check=True).stdout
 
 
 CONTENT: dict[str, Callable[[Path], object]] = {
