@@ -21,7 +21,7 @@ paper: .venv/installed tex  ## train the organisms, run every experiment, write 
 	$(BIN)/snakemake --cores $(CORES) $(OVERLAY) && \
 	$(BIN)/python workflow/scripts/closing.py results/$(STUDY) $$((SECONDS - start))
 
-smoke:  ## the whole chain, PDF included, on one raw organism, in two to three minutes
+smoke:  ## the whole chain, PDF included, on one raw organism, in about two minutes
 	@$(MAKE) --no-print-directory paper STUDY=smoke
 
 verify: .venv/installed  ## hold a finished run to the expected values: pass or fail per claim
