@@ -1,6 +1,6 @@
 """Planted organisms: oracle gap, recovery of U, and what of DiM mediates refusal."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pandas as pd
@@ -95,6 +95,22 @@ def _panels(figure: Figure, n: int) -> np.ndarray:
     return panels
 
 
+def _panels_of_groups(
+    table: pd.DataFrame, fill: Callable[[Axes, pd.DataFrame], None], label: str
+) -> tuple[Figure, np.ndarray]:
+    """A figure with a filled panel per group, and the panels."""
+    groups = list(_grouped(table))
+    require(len(groups) > 0, "No planted organism was accepted.")
+    figure = new_figure(TEXT_WIDTH, 0.7 + 1.7 * -(-len(groups) // COLUMNS))
+    panels = _panels(figure, len(groups))
+    for axes, (title, part) in zip(panels, groups, strict=False):
+        fill(axes, part)
+        axes.set_title(title)
+    for axes in panels[::COLUMNS]:
+        axes.set_ylabel(label)
+    return figure, panels
+
+
 # ------------------------------------------------------------------------------------- oracle gap
 
 
@@ -176,15 +192,9 @@ def recovery_by_directions(recovery: pd.DataFrame, organisms: pd.DataFrame) -> F
     """
     known = organisms[organisms.accepted.astype(bool)].rename(columns={"rank": "planted"})
     known = known.assign(variant=variants(known))[["organism", "planted", "variant"]]
-    groups = list(_grouped(recovery.merge(known, on="organism")))
-    require(len(groups) > 0, "No planted organism was accepted.")
-    figure = new_figure(TEXT_WIDTH, 0.7 + 1.7 * -(-len(groups) // COLUMNS))
-    panels = _panels(figure, len(groups))
-    for axes, (title, part) in zip(panels, groups, strict=False):
-        _recovery_panel(axes, part)
-        axes.set_title(title)
-    for axes in panels[::COLUMNS]:
-        axes.set_ylabel("recovery of $U$")
+    figure, _ = _panels_of_groups(
+        recovery.merge(known, on="organism"), _recovery_panel, "recovery of $U$"
+    )
     handles = [
         Line2D([], [], **look, label=RECOVERY_NAMES[name]) for name, look in RECOVERY_LOOKS.items()
     ]
@@ -221,16 +231,9 @@ def difference_split(parts: pd.DataFrame) -> Figure:
     At the position that the selection of DiM chose. Lines: mean over accepted organisms with its
     interval; small marks: single ones.
     """
-    groups = list(_grouped(parts[parts.accepted.astype(bool)]))
-    require(len(groups) > 0, "No planted organism was accepted.")
-    figure = new_figure(TEXT_WIDTH, 0.7 + 1.7 * -(-len(groups) // COLUMNS))
-    panels = _panels(figure, len(groups))
-    for axes, (title, part) in zip(panels, groups, strict=False):
-        _split_panel(axes, part)
-        axes.set_title(title)
+    accepted = parts[parts.accepted.astype(bool)]
+    figure, panels = _panels_of_groups(accepted, _split_panel, "length of mean difference")
     panels[0].set_ylim(-0.05 * parts.value.max(), 1.1 * parts.value.max())
-    for axes in panels[::COLUMNS]:
-        axes.set_ylabel("length of mean difference")
     legend(figure, [Line2D([], [], **look) for look in PARTS.values()])
     return figure
 
