@@ -35,7 +35,10 @@ rule planted_estimators:
         organism="{organism}",
         planted=lambda wildcards: PLANTED[wildcards.organism],
         planting=config["planted"]["planting"],
-        proof=config["planted"]["proof"],
+        limits={
+            name: config["planted"]["proof"][name]
+            for name in ("max_new_tokens", "max_tokens")
+        },
         settings=config["planted"]["estimators"],
         directions={k: config["directions"][k] for k in ("filter", "inlp")},
         selection=config["selection"],

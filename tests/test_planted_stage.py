@@ -160,7 +160,7 @@ def tables(stage):
             organism="o",
             planted=ORGANISM,
             planting=PLANTING,
-            proof=PROOF,
+            limits=PROOF,
             settings={
                 "directions": 2,
                 "recovery": 4,
@@ -261,13 +261,12 @@ def test_the_search_ends_at_the_smallest_part_that_ends_refusal(monkeypatch, ran
         return Part(basis[:size], "gradient"), 0.0 if size >= true else 1.0
 
     monkeypatch.setattr(prove_planted, "strongest_part", strongest_part)
-    for name in ("subspace_coordinates", "principal_directions", "post_instruction_tokens"):
+    for name in ("subspace_coordinates", "principal_directions", "prompts"):
         monkeypatch.setattr(prove_planted, name, lambda *_: [])
     organism = SimpleNamespace(
-        model=None, tokenizer=None, basis=torch.eye(rank), refusal_tokens=[], share_refused=None
+        model=None, basis=torch.eye(rank), rank=rank, n_positions=3, refusal_tokens=[]
     )
-    organism.sequences, organism.settings = lambda *_: [], PROOF
-    parts = prove_planted.find_parts(organism, 2)
+    parts = prove_planted.find_parts(organism, PROOF, 2)
     assert [len(part.basis) for part in parts] == sizes and len(sizes) <= 3
     conditions = {"none": 1.0, "subspace": 0.0} | {f"part-{s}": float(s < true) for s in sizes}
     rows = [

@@ -24,6 +24,8 @@ from refusal.recipes import SELECTED_LIKE, UNSTEERED, expand_interventions
 ORACLE = "oracle"
 # U itself in place of directions found, to see what the filters of a method say of it.
 TRUTH = "truth"
+# Methods whose candidates are chosen by selections of their own.
+SELECTED = ("dim", "inlp_faithful", "inlp_corrected")
 
 
 def estimator_recipes(rank: int, k: int, draws: int) -> dict[str, dict[str, Any]]:
