@@ -453,6 +453,13 @@ def reserved_subspace(organism):
     return f"{RESULTS}/planted/bases/{PLANTED[organism]['base']}/subspace.npz"
 
 
+def tables_of_planted(name):
+    """Return one table of the estimators, of every planted organism."""
+    return collect(
+        f"<results>/planted/{{organism}}/estimators/{name}.parquet", organism=PLANTED
+    )
+
+
 def planted_section_files():
     """Return the tables that the section on planted organisms is written from; none without any."""
     names = ("organisms.parquet", "methods.parquet", "claims.json")

@@ -4,8 +4,7 @@ REQUIRED INPUTS: planted/<organism>/, planted/bases/<base>/, prompts/prompts.par
 OUTPUTS: planted/<organism>/estimators/: responses.parquet (with text), outcomes.parquet (every
     intervention), recovery.parquet (of U, by number of directions), split.parquet (mean
     difference inside and outside U, by layer), candidates.parquet (scores, and why the filters of
-    a method reject a candidate, U itself among them);
-    planted/estimators/<the same tables>.parquet, of all organisms
+    a method reject a candidate, U itself among them)
 """
 
 
@@ -49,26 +48,3 @@ rule planted_estimators:
         "Running every estimator on {wildcards.organism}"
     script:
         "../workflow/scripts/measure_planted.py"
-
-
-rule planted_tables:
-    input:
-        code=library("join_planted.py"),
-        tables=collect(
-            "<results>/planted/{organism}/estimators/{{table}}.parquet",
-            organism=PLANTED,
-        ),
-    output:
-        "<results>/planted/estimators/{table}.parquet",
-    log:
-        "<logs>/planted_tables/{table}.log",
-    wildcard_constraints:
-        table="outcomes|recovery|split|candidates",
-    conda:
-        "../envs/statistics.yaml"
-    params:
-        confidence=config["statistics"]["confidence"],
-    message:
-        "Joining the {wildcards.table} tables of all planted organisms"
-    script:
-        "../workflow/scripts/join_planted.py"

@@ -1,38 +1,43 @@
 """Report on planted organisms: claims, figures, tables, and the section that shows them.
 
-REQUIRED INPUTS: planted/organisms.parquet, planted/rates.parquet, planted/estimators/
-OUTPUTS: planted/methods.parquet (every method on every organism, and means), parts.parquet (mean
+REQUIRED INPUTS: planted/organisms.parquet, planted/rates.parquet, planted/<organism>/estimators/
+OUTPUTS: planted/estimators/ (the tables of all organisms, with means by kind);
+    planted/methods.parquet (every method on every organism, and means), parts.parquet (mean
     difference inside and outside U, by layer), summary.parquet (what the claims are read from),
     claims.json; figures/planted_<figure>, tables/planted_<table>.tex; planted/report.pdf of a study
     without models, else the section is in paper/main.pdf
 """
 
 
-rule planted_claims:
+rule planted_summary:
     input:
         code=library("summarise_planted.py"),
         claims="paper/claims.yaml",
         organisms=rules.planted.output.organisms,
+        outcomes=tables_of_planted("outcomes"),
+        recovery=tables_of_planted("recovery"),
+        split=tables_of_planted("split"),
+        candidates=tables_of_planted("candidates"),
+    output:
         outcomes="<results>/planted/estimators/outcomes.parquet",
         recovery="<results>/planted/estimators/recovery.parquet",
         split="<results>/planted/estimators/split.parquet",
         candidates="<results>/planted/estimators/candidates.parquet",
-    output:
         methods="<results>/planted/methods.parquet",
         parts="<results>/planted/parts.parquet",
         summary="<results>/planted/summary.parquet",
         claims="<results>/planted/claims.json",
     log:
-        "<logs>/planted_claims.log",
+        "<logs>/planted_summary.log",
     benchmark:
-        "<benchmarks>/planted_claims.tsv"
+        "<benchmarks>/planted_summary.tsv"
     localrule: True
     conda:
         "../envs/statistics.yaml"
     params:
         confidence=config["statistics"]["confidence"],
     message:
-        "Checking the claims on planted organisms"
+        "Joining the tables of all planted organisms, and checking the claims on them"
     script:
         "../workflow/scripts/summarise_planted.py"
 
@@ -43,9 +48,9 @@ rule planted_shown:
         style="workflow/scripts/refusal/figures/style.mplstyle",
         organisms=rules.planted.output.organisms,
         rates=rules.planted.output.rates,
-        recovery="<results>/planted/estimators/recovery.parquet",
-        methods=rules.planted_claims.output.methods,
-        parts=rules.planted_claims.output.parts,
+        recovery=rules.planted_summary.output.recovery,
+        methods=rules.planted_summary.output.methods,
+        parts=rules.planted_summary.output.parts,
     output:
         reported("figures", PLANTED_SHOWN["figures"], "png"),
         collect(

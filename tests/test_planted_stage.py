@@ -19,11 +19,11 @@ from test_planted_training import (  # noqa: F401 (fixtures)
     tokenizer,
 )
 
-import join_planted
 import list_planted
 import measure_planted
 import plant_refusal
 import prove_planted
+import summarise_planted
 import write_planted_corpus
 from refusal.claims import load_claims
 from refusal.functional_rank import Part
@@ -179,16 +179,8 @@ def tables(stage):
     measure_planted.main(job)
     found = {}
     for name in names:
-        joined = stage / f"joined_{name}.parquet"
-        join_planted.main(
-            SimpleNamespace(
-                input=SimpleNamespace(tables=[output[name]]),
-                params=SimpleNamespace(confidence=0.95),
-                wildcards=SimpleNamespace(table=name),
-                output=[joined],
-            )
-        )
-        found[name] = pd.read_parquet(joined)
+        found[name] = summarise_planted.joined([output[name]], summarise_planted.KEYS[name], 0.95)
+        found[name].to_parquet(stage / f"joined_{name}.parquet", index=False)
     return found
 
 
