@@ -1,7 +1,6 @@
 """Run every estimator on one planted organism: how much of U and its effect does it find?"""
 
 import json
-import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,7 +59,6 @@ def main(snakemake: "snakemake") -> None:
     save(snakemake, "recovery", table)
 
     interventions = intervene(organism, found, subspaces, params)
-    logging.info("%d interventions", len(interventions))
     outcomes = measure(organism, interventions, params.text_tokens)
     outcomes.responses.to_parquet(snakemake.output.responses, index=False)
     recipes = {name: intervention.recipe for name, intervention in interventions.items()}

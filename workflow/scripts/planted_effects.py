@@ -1,5 +1,6 @@
 """What every intervention does to a planted organism: answers, next tokens, losses."""
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -45,20 +46,38 @@ def measure(
 
     `text_tokens`: tokens of a plain text, at most.
     """
-    rows = organism.chosen(["test"])
-    sequences, texts = organism.encode(rows), plain_texts(organism, text_tokens)
+    rows, texts = organism.chosen(["test"]), plain_texts(organism, text_tokens)
     pairs = list(zip(texts.given, texts.predicted, strict=True))
-    helpful = last_position_logits(organism.base, sequences, max_tokens=organism.max_tokens)
-    tables: list[list[pd.DataFrame]] = [[], [], []]
-    for name, intervention in interventions.items():
+    helpful = last_position_logits(
+        organism.base, organism.encode(rows), max_tokens=organism.max_tokens
+    )
+    done: dict[tuple, tuple[pd.DataFrame, ...]] = {}
+    for intervention in interventions.values():
+        if (key := _acts_as(intervention)) in done:
+            continue
         with steering(organism.model, intervention):
-            responses = organism.answer(rows).responses
-            logits = last_position_logits(organism.model, sequences, max_tokens=organism.max_tokens)
+            answers = organism.answer(rows)
             losses = completion_losses(organism.model, pairs, max_tokens=organism.max_tokens)
-        kl = rows[["id", "label"]].assign(kl=kl_divergence(helpful, logits).numpy())
-        for table, frame in zip(tables, (responses, kl, losses.assign(id=texts.id)), strict=True):
-            table.append(frame.assign(intervention=name))
-    return Outcomes(*(pd.concat(table, ignore_index=True) for table in tables))
+        kl = rows[["id", "label"]].assign(kl=kl_divergence(helpful, answers.first_logits).numpy())
+        done[key] = answers.responses, kl, losses.assign(id=texts.id)
+    logging.info("%d interventions, %d of them different", len(interventions), len(done))
+    named = [
+        [frame.assign(intervention=name) for frame in done[_acts_as(intervention)]]
+        for name, intervention in interventions.items()
+    ]
+    return Outcomes(*(pd.concat(frames, ignore_index=True) for frames in zip(*named, strict=True)))
+
+
+def _acts_as(intervention: Intervention) -> tuple:
+    """Return what tells interventions apart that do not do the same to every activation.
+
+    Some do: the first eight of five directions are all of them.
+    """
+    operator, scope = intervention.operator, intervention.scope
+    tensors = (operator.read, operator.write, operator.origin, operator.shift)
+    values = tuple(None if x is None else x.numpy().tobytes() for x in tensors)
+    layer = intervention.layer if scope == "source" else None
+    return scope, layer, intervention.tokens, operator.alpha, operator.side, values
 
 
 def plain_texts(organism: Organism, text_tokens: int) -> pd.DataFrame:

@@ -1,12 +1,13 @@
 """A planted organism as the jobs on it see it: loaded, with its prompts and its judged answers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pandas as pd
+import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -29,10 +30,11 @@ LABELS = ("harmful", "harmless")
 
 
 class Answers(NamedTuple):
-    """Judged answers (`refusal.kind_responses.judged`), and the tokens of each."""
+    """Judged answers (`refusal.kind_responses.judged`), their tokens, logits of the first ones."""
 
     responses: pd.DataFrame
     tokens: list[list[int]]
+    first_logits: Tensor
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class Organism:
     basis: Tensor
     prompts: pd.DataFrame
     limits: Mapping[str, int]
+    # The same prompts are asked under every intervention.
+    _encoded: dict[str, list[int]] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def rank(self) -> int:
@@ -79,11 +83,15 @@ class Organism:
 
     def encode(self, rows: pd.DataFrame) -> list[list[int]]:
         """Token ids of prompts in the chat template."""
-        return encode_prompts(self.tokenizer, list(rows.text))
+        texts = list(rows.text)
+        new = [text for text in dict.fromkeys(texts) if text not in self._encoded]
+        self._encoded.update(zip(new, encode_prompts(self.tokenizer, new), strict=True))
+        return [self._encoded[text] for text in texts]
 
     def answer(self, rows: pd.DataFrame, model: PreTrainedModel | None = None) -> Answers:
         """Return the answers of the organism, or another model, under any steering in force."""
         model = model or self.model
+        first_logits = torch.empty(len(rows), model.get_input_embeddings().num_embeddings)
         completions = generate(
             model,
             self.encode(rows),
@@ -91,9 +99,11 @@ class Organism:
             pad_id=self.tokenizer.pad_token_id,
             max_new_tokens=self.limits["max_new_tokens"],
             max_tokens=self.max_tokens,
+            first_logits=first_logits,
         )
         table = completions_table(self.tokenizer, list(rows.id), completions)
-        return Answers(judged(rows, table, grammar=True), [c.tokens for c in completions])
+        responses = judged(rows, table, grammar=True)
+        return Answers(responses, [c.tokens for c in completions], first_logits)
 
 
 def load_organism(inputs: "InputFiles", limits: Mapping[str, int]) -> Organism:

@@ -44,12 +44,14 @@ def generate(
     pad_id: int,
     max_new_tokens: int,
     max_tokens: int,
+    first_logits: Tensor | None = None,
 ) -> list[Completion]:
     """Greedy completions of tokenised prompts, in the order of `sequences`.
 
     `max_tokens` bounds rows x (longest prompt + `max_new_tokens`) of a batch, that is the size of
     its cache; one that runs out of memory all the same is halved (`in_batches`). Generation of a
-    row stops at the first token of `eos_ids` or after `max_new_tokens` tokens.
+    row stops at the first token of `eos_ids` or after `max_new_tokens` tokens. `first_logits`
+    [n, vocabulary], where it is given, is filled with the logits of the first token of every row.
 
     Raises InputError for an empty prompt or a limit below one token.
     """
@@ -63,7 +65,10 @@ def generate(
 
     def decode(rows: list[int]) -> list[list[int]]:
         prompts = [sequences[row] for row in rows]
-        return _decode_batch(model, prompts, eos, pad_id, max_new_tokens).tolist()
+        generated, first = _decode_batch(model, prompts, eos, pad_id, max_new_tokens)
+        if first_logits is not None:
+            first_logits[rows] = first.to(first_logits)
+        return generated.tolist()
 
     completions: list[Completion | None] = [None] * len(sequences)
     lengths = [len(sequence) + max_new_tokens for sequence in sequences]
@@ -80,8 +85,11 @@ def _decode_batch(
     eos: Tensor,
     pad_id: int,
     max_new_tokens: int,
-) -> Tensor:
-    """Greedy tokens [rows, max_new_tokens]; what follows a row's first stop token means nothing."""
+) -> tuple[Tensor, Tensor]:
+    """Greedy tokens [rows, max_new_tokens], and logits [rows, vocabulary] of the first ones.
+
+    What follows a row's first stop token means nothing.
+    """
     device = eos.device
     input_ids, prompt_mask = left_pad(prompts, pad_id, device)
     width = input_ids.shape[1]
@@ -101,6 +109,8 @@ def _decode_batch(
             use_cache=True,
             logits_to_keep=1,
         ).logits
+        if step == 0:
+            first = logits[:, -1]
         tokens = logits[:, -1].argmax(-1).to(device)
         generated[rows, step] = tokens
         finished |= torch.isin(tokens, eos)
@@ -114,7 +124,7 @@ def _decode_batch(
                 cache.batch_select_indices(running)
                 input_ids, positions, mask = input_ids[running], positions[running], mask[running]
                 rows, finished = rows[running], finished[running]
-    return generated
+    return generated, first
 
 
 def _cut(tokens: list[int], eos_ids: set[int]) -> Completion:

@@ -20,7 +20,7 @@ divergence is taken over the tokens of the answer.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -45,11 +45,13 @@ class Targets:
         answers: harmful prompts with answers that do not refuse.
         refusals: harmless prompts with refusals.
         retained: harmless prompts with the model's own answers.
+        unsteered: logits of these answers (`unsteered_logits`); computed where they are not given.
     """
 
     answers: Pairs
     refusals: Pairs
     retained: Pairs
+    unsteered: Sequence[Tensor] = ()
 
 
 @dataclass(frozen=True)
@@ -136,24 +138,26 @@ def direction_loss(
     generator: torch.Generator,
 ) -> Tensor:
     """The weighted sum of the three losses, nats per token, with gradients to `basis` [k, d]."""
-    with ablating(model, cone_directions(basis, len(targets.answers), generator)):
-        ablation = _cross_entropy(model, targets.answers)
-    drawn = cone_directions(basis, len(targets.refusals), generator)
-    with adding(model, addition.length * drawn, addition.layer):
-        induction = _cross_entropy(model, targets.refusals)
-    with torch.no_grad():
-        unsteered, _ = completion_logits(model, targets.retained)
-    with ablating(model, cone_directions(basis, len(targets.retained), generator)):
-        steered, _ = completion_logits(model, targets.retained)
+    parts = (targets.answers, targets.refusals, targets.retained)
+    answers, refusals, retained = (cone_directions(basis, len(p), generator) for p in parts)
+    with ablating(model, torch.cat([answers, retained])):
+        logits, tokens = completion_logits(model, [*targets.answers, *targets.retained])
+    wanted = sum(len(completion) for _, completion in targets.answers)
+    with adding(model, addition.length * refusals, addition.layer):
+        refused = completion_logits(model, targets.refusals)
+    unsteered = torch.cat(list(targets.unsteered or unsteered_logits(model, targets.retained)))
     return (
-        settings.ablation_weight * ablation
-        + settings.addition_weight * induction
-        + settings.retain_weight * _divergence(unsteered, steered)
+        settings.ablation_weight * F.cross_entropy(logits[:wanted], tokens[:wanted])
+        + settings.addition_weight * F.cross_entropy(*refused)
+        + settings.retain_weight * _divergence(unsteered, logits[wanted:])
     )
 
 
-def _cross_entropy(model: PreTrainedModel, pairs: Pairs) -> Tensor:
-    return F.cross_entropy(*completion_logits(model, pairs))
+@torch.no_grad()
+def unsteered_logits(model: PreTrainedModel, pairs: Pairs) -> list[Tensor]:
+    """Logits [tokens, vocabulary] of every completion without a direction."""
+    logits, _ = completion_logits(model, pairs)
+    return list(logits.split([len(completion) for _, completion in pairs]))
 
 
 def _divergence(unsteered: Tensor, steered: Tensor) -> Tensor:
@@ -180,11 +184,16 @@ def gradient_directions(
     Raises:
         InputError: something has no prompts.
     """
-    if not all((*vars(training).values(), *vars(validation).values())):
+    parts = [part for asked in (training, validation) for part in list(vars(asked).values())[:3]]
+    if not all(parts):
         raise InputError(
             "planted.estimators.gradient: a split has no harmful or no harmless prompts with an "
             "answer. Remedy: raise prompts.sizes."
         )
+    training, validation = (
+        replace(asked, unsteered=unsteered_logits(model, asked.retained))
+        for asked in (training, validation)
+    )
     width = model.get_input_embeddings().embedding_dim
     best, least = None, float("inf")
     for rate in settings.learning_rates:
@@ -210,7 +219,8 @@ def _descend(
     # Of norm 1 by row, so that a learning rate means the same in every width.
     free = F.normalize(torch.randn(shape, generator=generator), dim=1).requires_grad_(True)
     optimizer = torch.optim.Adam([free], lr=rate)
-    batches = [_batches(pairs, settings) for pairs in vars(targets).values()]
+    # Retained prompts and their logits are as many, and thus drawn in the same order.
+    batches = [_batches(part, settings) for part in vars(targets).values()]
     for step in range(1, settings.steps + 1):
         batch = Targets(*(next(pairs) for pairs in batches))
         loss = direction_loss(model, orthonormal_rows(free), batch, addition, settings, generator)
@@ -221,10 +231,10 @@ def _descend(
             yield orthonormal_rows(free.detach())
 
 
-def _batches(pairs: Pairs, settings: GradientSettings) -> Iterator[Pairs]:
-    """Yield batches for ever, every pair once in each round."""
+def _batches(part: Sequence, settings: GradientSettings) -> Iterator[list]:
+    """Yield batches for ever, every entry once in each round."""
     rng, size = np.random.default_rng(settings.seed), settings.batch_size
     while True:
-        order = rng.permutation(len(pairs))
-        for start in range(0, len(pairs), size):
-            yield [pairs[row] for row in order[start : start + size]]
+        order = rng.permutation(len(part))
+        for start in range(0, len(part), size):
+            yield [part[row] for row in order[start : start + size]]
