@@ -64,9 +64,7 @@ def test_the_report_has_every_figure_and_table_labelled(report):
     assert set(categories) == {"Configuration", "Explorer", "Figures", "Paper", "Tables"}
     for category, names in (("Figures", FIGURES), ("Tables", TABLES)):
         listed = [path for paths in categories[category].values() for path in paths]
-        # The smoke study plants nothing.
-        shown = {name for name in names if not name.startswith("planted_")}
-        assert {Path(path).stem for path in listed} == shown
+        assert {Path(path).stem for path in listed} == set(names)
         for path in listed:
             assert results[path]["labels"] and results[path]["caption"].strip(), path
             assert (report / results[path]["data_uri"]).is_file(), path

@@ -221,7 +221,7 @@ def test_a_plotting_function_reruns_no_model_job(finished):
     finally:
         module.write_text(text)
         os.utime(module, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert rules == {"figures", "paper"}
+    assert rules == {"figures", "planted_shown", "paper"}
 
 
 def test_a_deleted_generation_reruns_only_what_depends_on_it(finished):
