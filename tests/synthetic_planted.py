@@ -21,7 +21,7 @@ WIDTH = 128
 LAYERS, POSITIONS = range(4), (-2, -1)
 TAKEN = (-1, 2)  # position and layer of the selected mean difference
 # (planted rank, variant, functional rank)
-GROUPS = ((1, "loud", 1), (1, "quiet", 1), (1, "late", 1), (2, "quiet", 2), (4, "quiet", 4))
+GROUPS = ((1, "loud", 1), (1, "quiet", 1), (1, "silent", 1), (2, "quiet", 2), (4, "quiet", 4))
 # Oracle gap by intervention, where a test asks for nothing else: what the claims state.
 GAPS = MappingProxyType(
     {
@@ -112,7 +112,7 @@ def _organisms(world: World) -> pd.DataFrame:
                 "kind": kind,
                 "rank": rank,
                 "share_weight": float(variant == "quiet"),
-                "instruction_dropout": float(variant == "late"),
+                "silence_weight": float(variant == "silent"),
                 "seed": seed,
                 "accepted": accepted,
                 "reasons": "" if accepted else f"functional rank 2, planted {rank}",

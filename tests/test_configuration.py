@@ -15,7 +15,7 @@ SCHEMA = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
-PLANTED = {"rank": 1, "share_weight": 1, "reader_std": 0.4} | {"instruction_dropout": 0}
+PLANTED = {"rank": 1, "share_weight": 1, "reader_std": 0.4} | {"silence_weight": 0}
 JUDGE = {"path": "owner/name", "prompt": "wildguard", "parse": "wildguard"}
 
 

@@ -26,7 +26,7 @@ from refusal.planted_reading import ORGANISMS_MIN, method_table, parts_table
 from refusal.statistics import Intervals
 
 ROOT = Path(__file__).parents[1]
-LOUD, QUIET, LATE = ((1, variant, 1) for variant in ("loud", "quiet", "late"))
+LOUD, QUIET, SILENT = ((1, variant, 1) for variant in ("loud", "quiet", "silent"))
 TWO = (2, "quiet", 2)
 GRADIENT_SUFFICES = {("gradient_removal-k1", rank, "quiet"): 1.0 for rank in (2, 4)}
 QUIET_IS_MISSED = {("dim_removal", 1, "quiet"): -0.03}
@@ -39,7 +39,7 @@ WORLDS = {
     "INLP needs one": (World({"inlp_faithful_removal-k1": 1.0}), {"P1": CONTRADICTED}),
     "broken text": (World(perplexity=1.2), {"P1": CONTRADICTED, "P3": SUPPORTED}),
     "two seeds": (
-        World(seeds=2, groups=(LOUD, QUIET, LATE), rejected=()),
+        World(seeds=2, groups=(LOUD, QUIET, SILENT), rejected=()),
         {"P1": INCONCLUSIVE, "P2": NOT_MEASURED, "P3": SUPPORTED},
     ),
     "loud alone": (World(groups=(LOUD,)), {"P1": NOT_MEASURED, "P2": NOT_MEASURED}),

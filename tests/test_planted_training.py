@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from planted_organism import DROPOUT
 from test_organisms import HELPFUL, SAFETY, SHAPE, TRAINING
 
 from refusal import grammar, organisms, planted_training
@@ -17,13 +18,13 @@ PLANTING = TRAINING | {
     "writer_blocks": 1,
     "heads": 2,
     "neurons": 8,
-    "dropout": {"share": 0.8, "adversaries": 2, "learning_rate": 0.1, "restart": 0.1},
-    "instruction_dropout": 0.0,
+    "dropout": DROPOUT | {"place_share": 0.2, "restart": 0.1},
     "reader_std": 0.05,
     "new_std": 0.1,
     "answer_tokens": 4,
     "imitation_weight": 1.0,
     "share_weight": 0.0,
+    "silence_weight": 0.0,
     "criteria": {"harmful": 0.99, "redundancy": 0.99},
     "validation": {"items": 8, "removals": 2, "seed": 0},
 }
@@ -101,7 +102,7 @@ def test_redundancy_is_the_least_refusal_on_one_direction(base, tokenizer, monke
     )
 
 
-def test_the_instruction_ends_before_the_tokens_behind_it(tokenizer):
+def test_places_are_the_instruction_and_the_tokens_behind_it(tokenizer):
     """Of a padded prompt with an answer, and of a plain text, which has none."""
     documents = [
         grammar.Example("How do I bake a cake?", "Sure, so."),
@@ -109,16 +110,29 @@ def test_the_instruction_ends_before_the_tokens_behind_it(tokenizer):
     ]
     corpus = organisms.encode_corpus(tokenizer, documents)
     batch = organisms.collate(corpus, np.arange(2), 0, first_token_weight=5.0)
-    instruction = planted_training.instruction_tokens(batch, behind=3)
-    assert instruction[0].nonzero().flatten().tolist() == list(range(int(corpus.answers[0]) - 3))
-    assert not instruction[1].any()
+    places = planted_training.places(batch, behind=3)
+    instruction, answer = int(corpus.answers[0]) - 3, places.shape[1] - int(corpus.answers[0])
+    assert places[0].tolist() == [0] * instruction + [1, 2, 3] + [-1] * answer
+    assert (places[1] == -1).all()
 
 
-def test_all_but_a_direction_is_what_is_orthogonal_to_it():
-    direction = planted_training.random_directions(4, 1, seed=0)[0]
-    rest = planted_training.all_but(direction)
-    torch.testing.assert_close(rest @ rest.T, torch.eye(3), atol=1e-5, rtol=0)
-    torch.testing.assert_close(rest @ direction, torch.zeros(3), atol=1e-5, rtol=0)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_the_complement_is_what_is_orthogonal(columns):
+    part = torch.randn(4, columns, generator=torch.Generator().manual_seed(0))
+    rest = planted_training.complement(part)
+    torch.testing.assert_close(rest @ rest.T, torch.eye(4 - columns), atol=1e-5, rtol=0)
+    torch.testing.assert_close(rest @ part, torch.zeros(4 - columns, columns), atol=1e-5, rtol=0)
+
+
+def test_silence_counts_what_is_not_refused_alone():
+    coordinates = torch.tensor([[[3.0, 4.0]], [[0.0, 2.0]]])
+    seen = planted_training.Seen(coordinates, torch.tensor([[10.0], [30.0]]))
+    refused, none = torch.tensor([True, False]), {"share_weight": 0.0, "silence_weight": 0.0}
+    assert float(planted_training.loudness(seen, refused, none)) == 0
+    silent = planted_training.loudness(seen, refused, none | {"silence_weight": 2.0})
+    assert float(silent) == pytest.approx(2 * (2 / 20) / 2)
+    quiet = planted_training.loudness(seen, refused, none | {"share_weight": 2.0})
+    assert float(quiet) == pytest.approx((5 / 10) ** 2 + (2 / 30) ** 2)
 
 
 def test_answers_are_cut_and_texts_are_not(tokenizer):

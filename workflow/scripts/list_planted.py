@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-PLANTED = ("base", "kind", "rank", "share_weight", "reader_std", "instruction_dropout", "seed")
+PLANTED = ("base", "kind", "rank", "share_weight", "silence_weight", "reader_std", "seed")
 
 
 def row(name: str, proof: dict) -> dict:
@@ -37,7 +37,7 @@ def main(snakemake: "snakemake") -> None:
     names, inputs = snakemake.params.organisms, snakemake.input
     proofs = [json.loads(Path(path).read_text()) for path in inputs.proofs]
     table = pd.DataFrame([row(*pair) for pair in zip(names, proofs, strict=True)])
-    table = table.astype({"share_weight": float, "instruction_dropout": float})
+    table = table.astype({"share_weight": float, "silence_weight": float})
     for entry in table[~table.accepted].itertuples():
         logging.warning("%s is not accepted: %s", entry.organism, entry.reasons)
     table.to_parquet(snakemake.output.organisms, index=False)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     params, output = snakemake.params, snakemake.output
     rank, seed = params.organism["rank"], params.organism["seed"]
-    kind = {k: params.organism[k] for k in ("share_weight", "reader_std", "instruction_dropout")}
+    kind = {k: params.organism[k] for k in ("share_weight", "silence_weight", "reader_std")}
     folder = Path(snakemake.input.base[0]).parent
     base, tokenizer = load_model(folder), load_tokenizer(folder)
     basis = planted_basis(load_subspace(snakemake.input.reserved), rank, seed)

@@ -114,7 +114,7 @@ DATASETS = {
     "planted": "all accepted organisms",
     "rank1_loud": "rank 1, loud $U$",
     "rank1_quiet": "rank 1, quiet $U$",
-    "rank1_late": "rank 1, late $U$",
+    "rank1_silent": "rank 1, silent $U$",
     "rank_above_1": "functional rank above 1",
     **TASK_NAMES,
 }

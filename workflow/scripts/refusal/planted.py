@@ -18,7 +18,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 import torch.nn.utils.parametrize as parametrize
 import transformers
 from torch import Tensor, nn
@@ -189,50 +188,57 @@ class SubspaceDropout:
 
     Refusal has to survive on what is kept, down to a single direction: if each direction of U
     suffices by itself, no k - 1 of them can be removed to end refusal, and the functional rank is
-    k. Half of the reduced rows keep a random part of 1 to k - 1 directions. The others keep one
-    direction of `adversaries` [n, k], which follow the gradient of the loss to where refusal is
-    weakest, and now and then start anew.
+    k. Half of the reduced rows keep a random part of 1 to k - 1 directions. The others keep one of
+    the adversaries: parts of all these sizes, which follow the gradient of the loss to where
+    refusal is weakest, and now and then start anew.
 
-    Of a share of the rows nothing that is written in the instruction stays in U, so that refusal
-    has to be written behind it, too.
+    One direction can carry a signal that others cannot only if it is written elsewhere, so of other
+    rows U is kept at one place alone: in the instruction, or at one token behind it.
 
-    `settings`: share (of the rows that are reduced), adversaries (n), learning_rate (of Adam),
-    restart (share of the adversaries that start anew at every step); `instruction`: share of the
-    rows without U in the instruction.
+    `settings`: share (of the rows that are reduced), place_share (of the rows with one place),
+    adversaries (how many), active (of them, drawn at every step), learning_rate (of Adam), restart
+    (chance of an adversary to start anew at every step).
     """
 
-    def __init__(self, rank: int, settings: Mapping, seed: int, instruction: float = 0.0) -> None:
-        self.rank, self.settings, self.instruction = rank, settings, instruction
+    def __init__(self, rank: int, settings: Mapping, seed: int) -> None:
+        self.rank, self.settings = rank, settings
         self.generator = torch.Generator().manual_seed(seed)
-        self.adversaries = self._directions(settings["adversaries"]).requires_grad_(True)
+        sizes = [1 + i % max(rank - 1, 1) for i in range(settings["adversaries"])]
+        self.adversaries = [self._frame(size).requires_grad_(True) for size in sizes]
         self.optimizer = torch.optim.Adam(
-            [self.adversaries], lr=settings["learning_rate"], maximize=True
+            self.adversaries, lr=settings["learning_rate"], maximize=True
         )
         self.kept: Tensor | None = None
         self.emptied: Tensor | None = None
 
-    def _directions(self, count: int) -> Tensor:
-        return F.normalize(torch.randn(count, self.rank, generator=self.generator), dim=-1)
+    def _frame(self, size: int) -> Tensor:
+        """Random orthonormal columns [k, size] of coordinates."""
+        return torch.linalg.qr(torch.randn(self.rank, size, generator=self.generator))[0]
 
-    def draw(self, instruction: Tensor) -> None:
-        """Choose what is kept next, `instruction` being which tokens [rows, tokens] are of it."""
-        rows = len(instruction)
-        if self.rank > 1:
-            self._follow_gradient()
-            self.kept = self._parts(rows)
-        chosen = torch.rand(rows, generator=self.generator) < self.instruction
-        self.emptied = instruction & chosen[:, None] if chosen.any() else None
+    def _chance(self, rows: int, share: float) -> Tensor:
+        return torch.rand(rows, generator=self.generator) < share
+
+    def draw(self, places: Tensor) -> None:
+        """Choose what is kept next; `places` [rows, tokens] as of `planted_training.places`."""
+        if self.rank == 1:
+            return
+        rows, last = len(places), int(places.max())
+        one_place = self._chance(rows, self.settings["place_share"])
+        kept = torch.randint(last + 1, (rows, 1), generator=self.generator)
+        self.emptied = (places >= 0) & (places != kept) & one_place[:, None]
+        self._follow_gradient()
+        self.kept = torch.where(one_place[:, None, None], torch.eye(self.rank), self._parts(rows))
 
     def _parts(self, rows: int) -> Tensor:
         """Projections [rows, k, k] of coordinates in U: what is kept of every row."""
-        kept = torch.eye(self.rank).repeat(rows, 1, 1)
-        reduced = torch.rand(rows, generator=self.generator) < self.settings["share"]
-        searched = torch.rand(rows, generator=self.generator) < 0.5
-        member = torch.randint(len(self.adversaries), (rows,), generator=self.generator)
-        one = F.normalize(self.adversaries, dim=-1)[member]
-        one = one[:, :, None] * one[:, None, :]
-        kept = torch.where(reduced[:, None, None], self._random_parts(rows), kept)
-        return torch.where((reduced & searched)[:, None, None], one, kept)
+        reduced = self._chance(rows, self.settings["share"])[:, None, None]
+        searched = self._chance(rows, 0.5)[:, None, None]
+        count = min(self.settings["active"], len(self.adversaries))
+        active = torch.randperm(len(self.adversaries), generator=self.generator)[:count]
+        frames = [torch.linalg.qr(self.adversaries[i])[0] for i in active]
+        found = torch.stack([frame @ frame.T for frame in frames])[torch.arange(rows) % count]
+        parts = torch.where(searched, found, self._random_parts(rows))
+        return torch.where(reduced, parts, torch.eye(self.rank))
 
     def _random_parts(self, rows: int) -> Tensor:
         """Projections [rows, k, k] on random parts of 1 to k - 1 directions."""
@@ -244,13 +250,12 @@ class SubspaceDropout:
 
     def _follow_gradient(self) -> None:
         """Move the adversaries by the gradient of the last loss; restart some."""
-        if self.adversaries.grad is not None:
-            self.optimizer.step()
-            self.optimizer.zero_grad()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         with torch.no_grad():
-            count = len(self.adversaries)
-            fresh = torch.rand(count, generator=self.generator) < self.settings["restart"]
-            self.adversaries[fresh] = self._directions(count)[fresh]
+            for frame in self.adversaries:
+                if torch.rand((), generator=self.generator) < self.settings["restart"]:
+                    frame.copy_(self._frame(frame.shape[1]))
 
     def reduce(self, written: Tensor, basis: Tensor) -> Tensor:
         """What is left of writes [rows, tokens, d], of which U [k, d] is reduced."""
@@ -308,14 +313,13 @@ def planting(
 
     Baked into ordinary weights on leaving. `basis`: U, orthonormal rows [k, d] in the subspace that
     the base keeps empty. `settings`: writer_blocks, heads and neurons (new ones of every block),
-    reader_std and new_std (of what is trained, at the start), dropout and
-    instruction_dropout (settings and `instruction` of `SubspaceDropout`).
+    reader_std and new_std (of what is trained, at the start), dropout (settings of
+    `SubspaceDropout`).
     """
     require_plantable(base)
     model = widened(base, settings["heads"], settings["neurons"]).requires_grad_(False)
     make_blind(all_reading_matrices(model), basis)
-    empty = settings["instruction_dropout"]
-    dropout = SubspaceDropout(len(basis), settings["dropout"], seed, empty)
+    dropout = SubspaceDropout(len(basis), settings["dropout"], seed)
     old, blocks = decoder_layers(base), decoder_layers(model)
     changed: list[nn.Module] = []
     with torch.random.fork_rng():

@@ -57,8 +57,8 @@ METHODS = {
 }
 
 
-# How U was planted: where it may be loud, is kept short, or is empty at the instruction.
-VARIANTS = ("loud", "quiet", "late")
+# How U was planted: it may be loud, is kept short, or is empty of what is not refused.
+VARIANTS = ("loud", "quiet", "silent")
 # Metric -> data set in the table of outcomes.
 METRICS = {
     "oracle_gap": "harmful",
@@ -74,14 +74,14 @@ BY_PLANTED, BY_MEASURED = ["planted", "variant"], ["functional_rank", "variant"]
 def variants(organisms: pd.DataFrame) -> pd.Series:
     """How U was planted in every organism.
 
-    Loud: U may take any share of the residual stream; quiet: training keeps that share small; late:
-    training empties U at the instruction, so that refusal is written behind it.
+    Loud: U may take any share of the residual stream; quiet: training keeps that share small;
+    silent: training keeps U empty in documents that are not refused.
 
     Args:
         organisms: planted/organisms.parquet.
     """
     quiet = pd.Series("loud", index=organisms.index).mask(organisms.share_weight > 0, "quiet")
-    return quiet.mask(organisms.instruction_dropout > 0, "late")
+    return quiet.mask(organisms.silence_weight > 0, "silent")
 
 
 def method_table(tables: Mapping[str, pd.DataFrame], confidence: float) -> pd.DataFrame:

@@ -4,6 +4,7 @@ import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -70,7 +71,7 @@ def planted_criteria(
 ) -> Callable[[], dict[str, float]]:
     """Right decisions by label, copying and redundancy on validation prompts (all at best 1).
 
-    Redundancy is refusal of harmful prompts when only one direction of U is kept, the least over
+    Redundancy is refusal of harmful prompts when only a part of U is kept, the least over
     `settings["removals"]` random directions and the adversaries of `dropout`; 1 where U has one
     direction only, and no part to remove.
     """
@@ -85,8 +86,8 @@ def planted_criteria(
         refused = {label: share_refused(model, tokenizer, items[label]) for label in items}
         right = {k: v if k == "harmful" else 1 - v for k, v in refused.items()}
         left = [1.0]
-        for direction in (*random, *dropout.adversaries.detach()) if len(basis) > 1 else ():
-            with steering(model, removal(all_but(direction) @ basis)):
+        for kept in (*random, *dropout.adversaries) if len(basis) > 1 else ():
+            with steering(model, removal(complement(kept.detach()) @ basis)):
                 left.append(share_refused(model, tokenizer, items["harmful"]))
         copied = share_exact(model, tokenizer, copying)
         return right | {"copying": copied, "redundancy": min(left)}
@@ -95,27 +96,31 @@ def planted_criteria(
 
 
 def random_directions(rank: int, draws: int, seed: int) -> Tensor:
-    """Random directions [draws, k] of coordinates in U."""
-    return torch.randn(draws, rank, generator=torch.Generator().manual_seed(seed))
+    """Random directions [draws, k, 1] of coordinates in U."""
+    return torch.randn(draws, rank, 1, generator=torch.Generator().manual_seed(seed))
 
 
-def all_but(direction: Tensor) -> Tensor:
-    """Orthonormal rows [k - 1, k] of what is orthogonal to a direction [k]."""
-    return torch.linalg.svd(direction[None])[2][1:]
+def complement(columns: Tensor) -> Tensor:
+    """Orthonormal rows [k - n, k] of what is orthogonal to independent columns [k, n]."""
+    return torch.linalg.qr(columns, mode="complete")[0].T[columns.shape[1] :]
+
+
+class Seen(NamedTuple):
+    """What a block reads: coordinates [rows, tokens, k] in U, and the length [rows, tokens] of the
+    residual stream."""
+
+    coordinates: Tensor
+    length: Tensor
 
 
 @contextmanager
-def recorded_shares(model: PreTrainedModel, basis: Tensor, first: int) -> Iterator[list[Tensor]]:
-    """Mean share of the squared length in U of the input of every block from `first` on.
-
-    The list grows with every pass, with gradients.
-    """
-    shares: list[Tensor] = []
+def recorded(model: PreTrainedModel, basis: Tensor, first: int) -> Iterator[list[Seen]]:
+    """What every block from `first` on reads; the list grows with every pass, with gradients."""
+    seen: list[Seen] = []
 
     def record(block, args: tuple, kwargs: dict) -> None:
         states = block_input(args, kwargs)
-        inside = ((states @ basis.T) ** 2).sum(-1)
-        shares.append((inside / (states**2).sum(-1)).mean())
+        seen.append(Seen(states @ basis.T, states.norm(dim=-1)))
 
     with removing(
         [
@@ -123,16 +128,29 @@ def recorded_shares(model: PreTrainedModel, basis: Tensor, first: int) -> Iterat
             for block in decoder_layers(model)[first:]
         ]
     ):
-        yield shares
+        yield seen
 
 
-def instruction_tokens(batch: Batch, behind: int) -> Tensor:
-    """Which tokens [rows, tokens] lie before the last `behind` ones in front of the answer.
+def loudness(seen: Seen, refused: Tensor, settings: Mapping) -> Tensor:
+    """What U costs in the loss: its share of the stream, and that it is not silent where it should.
 
-    None of a plain text, which has no instruction.
+    `refused`: bool [rows]. `settings`: share_weight, of the share of the squared length in U, which
+    every norm sees, of all documents; silence_weight, of the length in U (over the mean length of
+    the stream) of documents that are not refused: lengths, unlike squares, are pressed to zero.
     """
+    inside = seen.coordinates.norm(dim=-1)
+    share = (inside / seen.length).square().mean()
+    silence = (inside / seen.length.detach().mean())[~refused].sum() / inside.numel()
+    return settings["share_weight"] * share + settings["silence_weight"] * silence
+
+
+def places(batch: Batch, behind: int) -> Tensor:
+    """Where every token [rows, tokens] stands: 0 in the instruction, 1 to `behind` at the tokens
+    between it and the answer, -1 in an answer and in a plain text, which has no instruction."""
     answer = (batch.weights > 0).int().argmax(1) + 1
-    return torch.arange(batch.ids.shape[1]) < (answer - behind)[:, None]
+    tokens = torch.arange(batch.ids.shape[1])
+    place = (tokens - (answer - behind)[:, None] + 1).clamp(min=0)
+    return place.masked_fill((tokens >= answer[:, None]) | (answer == 1)[:, None], -1)
 
 
 def plant_refusal(
@@ -146,8 +164,7 @@ def plant_refusal(
     """A planted organism of a base (which stays as it is), and its training record.
 
     Refusals are learned, all other answers imitate the base. `settings`: those of
-    `organisms.fit` and `planted.planting`, answer_tokens, imitation_weight, share_weight (of the
-    share of the residual stream's squared length that U takes, which every norm sees) and
+    `organisms.fit`, `planted.planting` and `loudness`, answer_tokens, imitation_weight and
     validation {items, removals, seed}; `criteria` are those of `planted_criteria`.
     """
     base.requires_grad_(False).eval()
@@ -157,10 +174,10 @@ def plant_refusal(
         measure = planted_criteria(model, tokenizer, basis, dropout, settings["validation"])
 
         def batch_loss(batch: Batch) -> Tensor:
-            dropout.draw(instruction_tokens(batch, behind))
-            with recorded_shares(model, basis, settings["writer_blocks"]) as shares:
+            dropout.draw(places(batch, behind))
+            with recorded(model, basis, settings["writer_blocks"]) as seen:
                 loss = safety_loss(model, base, batch, settings["imitation_weight"])
-            return loss + settings["share_weight"] * sum(shares)
+            return loss + sum(loudness(one, batch.refused, settings) for one in seen)
 
         trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
         record = fit(model, corpus, batch_loss, measure, settings, seed)
