@@ -131,6 +131,7 @@ rule planted:
         rates="<results>/planted/rates.parquet",
     log:
         "<logs>/planted.log",
+    localrule: True
     conda:
         "../envs/statistics.yaml"
     params:

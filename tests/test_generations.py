@@ -5,6 +5,7 @@ import torch
 from conftest import ARCHITECTURES, tiny_model
 
 from refusal import batching, generations
+from refusal.activations import last_position_logits
 from refusal.errors import InputError
 from refusal.generations import (
     Completion,
@@ -137,6 +138,17 @@ def test_prefill_and_decoding_compute_only_the_last_logits():
     generate(model, ragged_prompts(90, n=3), max_tokens=1000, **settings(model))
     handle.remove()
     assert widths == {1}
+
+
+@pytest.mark.parametrize("scope", ["all", "source"])
+def test_logits_of_the_first_tokens_are_those_after_the_prompts(scope):
+    model, _ = tiny_model("llama")
+    prompts = ragged_prompts(model.config.vocab_size)
+    first = torch.empty(len(prompts), model.config.vocab_size)
+    with steering(model, intervention(model, scope)):
+        generate(model, prompts, max_tokens=100, first_logits=first, **settings(model))
+        expected = last_position_logits(model, prompts, max_tokens=10_000)
+    torch.testing.assert_close(first, expected, atol=1e-4, rtol=0)
 
 
 def test_generation_survives_a_batch_out_of_memory(monkeypatch):

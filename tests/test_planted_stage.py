@@ -23,9 +23,12 @@ import plant_refusal
 import prove_planted
 import summarise_planted
 import write_planted_corpus
+from planted_effects import _acts_as
 from refusal.claims import load_claims
 from refusal.functional_rank import Part
+from refusal.interventions import Intervention
 from refusal.kinds import CORE
+from refusal.operators import Operator
 from refusal.organisms import save_organism
 from refusal.planted_claims import planted_summary
 from refusal.planted_reading import METHODS, METRICS, method_table, parts_table
@@ -226,6 +229,24 @@ def test_means_are_of_one_kind_of_organism(tables):
         mean = tables[name].query("organism == 'mean'")
         assert set(mean.kind) == {"k"} and set(mean.planted_rank) == {2}
         assert (mean.n <= 1).all()
+
+
+def test_interventions_are_one_only_if_they_do_the_same_everywhere():
+    basis = torch.eye(4)[:2]
+    removal = Intervention(Operator.project(basis), "writes", 1)
+    assert _acts_as(removal) == _acts_as(Intervention(Operator.project(basis.clone()), "writes"))
+    others = [
+        Intervention(Operator.project(basis[:1]), "writes"),
+        Intervention(Operator.project(basis, alpha=2), "writes"),
+        Intervention(Operator.project(basis, origin=torch.ones(4)), "writes"),
+        Intervention(Operator.alterrep(basis, 1), "source", 1),
+        Intervention(Operator.alterrep(basis, -1), "source", 1),
+        Intervention(Operator.project(basis), "source", 1),
+        Intervention(Operator.project(basis), "source", 2),
+        Intervention(Operator.add(basis[0]), "source", 1),
+        Intervention(Operator.add(-basis[0]), "source", 1),
+    ]
+    assert len({_acts_as(one) for one in (removal, *others)}) == 10
 
 
 @pytest.mark.parametrize("rank, true", [(1, 1), (2, 1), (4, 3), (8, 1), (8, 5), (8, 8)])

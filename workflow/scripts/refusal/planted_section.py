@@ -89,7 +89,7 @@ def _group(known: pd.DataFrame, accepted: pd.DataFrame, rank: int, variant: str)
     other = found is not None and recovered is not None
     return {
         "label": group_label(rank, variant),
-        "n": max((int(row.n) for row in rows.values() if row is not None), default=0),
+        "n": int(of_group.sum()),
         "best": [number(best.min()), number(best.max())],
         "gaps": {TOLD[name]: _text(row) for name, row in rows.items() if row is not None},
         "elsewhere": bool(other and found.low >= SUFFICES and recovered.high < MOST),
