@@ -37,6 +37,7 @@ GAPS = MappingProxyType(
 NO_COMPARISONS = pd.DataFrame(columns=["model", "left", "right", "dataset", "metric", "judge"])
 OTHERS = (
     "none",
+    "dim_nearest_removal-k1",
     "dim_flipping",
     "dim_affine-harmless",
     "inlp_corrected_removal-kfull",

@@ -13,7 +13,7 @@ from planted_effects import intervene, measure
 from planted_gradient import by_gradient
 from planted_model import load_organism
 from refusal.gradient_directions import Addition
-from refusal.planted_estimators import ORACLE
+from refusal.planted_estimators import NEAREST, ORACLE, nearest_difference
 from refusal.planted_outcomes import outcome_table
 from refusal.planted_tables import HELPFUL_ONLY, PLANTED, recovery_table, split_table
 from refusal.statistics import Intervals
@@ -52,6 +52,7 @@ def main(snakemake: "snakemake") -> None:
     addition = Addition(at[1], dim.norm)
     writer_blocks = params.planting["writer_blocks"]
     subspaces = {ORACLE: oracle(organism, writer_blocks), "kinds": kinds_directions(organism, at)}
+    subspaces[NEAREST] = nearest_difference(found.directions["dim"], organism.basis)
     subspaces |= by_gradient(organism, addition, settings["gradient"], params.seed)
     table = recovery_table(
         organism.basis, found, subspaces, splits, settings["recovery"], intervals

@@ -18,10 +18,12 @@ from refusal.estimators import Directions
 from refusal.gradient_directions import orthonormal_rows
 from refusal.interventions import Intervention, build_intervention
 from refusal.operators import Operator
-from refusal.planted_measures import split
+from refusal.planted_measures import recovery, split
 from refusal.recipes import SELECTED_LIKE, UNSTEERED, expand_interventions
 
 ORACLE = "oracle"
+# The mean difference where it is nearest to U.
+NEAREST = "dim_nearest"
 # U itself in place of directions found, to see what the filters of a method say of it.
 TRUTH = "truth"
 # Methods whose candidates are chosen by selections of their own.
@@ -168,6 +170,18 @@ def truth(basis: Tensor, differences: Directions) -> Directions:
         at: Direction(basis=leading_first(basis, dim.basis[0]), norm=dim.norm) if dim.rank else dim
         for at, dim in differences.items()
     }
+
+
+def nearest_difference(differences: Directions, basis: Tensor) -> Direction:
+    """The mean difference of the candidate at which most of it lies in U [k, d].
+
+    What a selection that knew U would take: tells what is missed by the estimator from what is
+    missed by the choice of the place.
+    """
+    return max(
+        (dim for dim in differences.values() if dim.rank),
+        key=lambda dim: recovery(basis, dim.basis)[0],
+    )
 
 
 def parts_of_difference(found: Found, basis: Tensor) -> dict[str, Intervention]:

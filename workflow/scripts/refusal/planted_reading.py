@@ -33,6 +33,7 @@ class Method:
 METHODS = {
     "oracle": Method("$U$ (oracle)", r"oracle_removal-k\d+", ("oracle", "", None)),
     "dim": Method("DiM", "dim_removal", ("dim", "all", 1)),
+    "dim_nearest": Method("DiM nearest $U$", "dim_nearest_removal-k1", ("dim_nearest", "", 1)),
     "dim_flipping": Method("DiM, flipped", "dim_flipping", ("dim", "source", 1)),
     "inlp_first": Method(
         "INLP, first direction", "inlp_faithful_removal-k1", ("inlp_faithful", "all", 1)

@@ -13,6 +13,7 @@ from refusal.planted_reading import VARIANTS, group_label, in_order, variants
 # Methods whose oracle gap the text gives for every group of organisms.
 TOLD = {
     "dim": "the difference in means",
+    "dim_nearest": "the one nearest to $U$ of all places",
     "inlp_first": "the first direction of INLP",
     "inlp": "all its directions",
     "gradient": "the gradient direction",
@@ -22,6 +23,7 @@ TOLD = {
 LABELS = {
     "none": "the helpful-only base",
     "dim_removal": "DiM removed",
+    "dim_nearest_removal-k1": "DiM nearest to $U$ removed",
     "dim_flipping": "DiM flipped",
     "inlp_faithful_removal-k1": "first INLP direction removed",
     "inlp_faithful_removal-kfull": "all INLP directions removed",
