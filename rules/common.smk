@@ -72,9 +72,15 @@ ORGANISMS = [
 ]
 # Organisms with a planted subspace, of every base, kind and seed.
 PLANTED = {
-    f"{base}-{kind}-{seed}": {"base": base, "kind": kind, **settings, "seed": seed}
+    f"{base}-{kind}-{seed}": {
+        "base": base,
+        "kind": kind,
+        **{name: value for name, value in settings.items() if name != "bases"},
+        "seed": seed,
+    }
     for base in config["planted"]["bases"]
     for kind, settings in config["planted"]["organisms"].items()
+    if base in settings.get("bases", config["planted"]["bases"])
     for seed in config["planted"]["seeds"]
 }
 EXTERNAL_PINS = sorted({run["pins"] for run in EXTERNAL_RUNS.values() if run["pins"]})

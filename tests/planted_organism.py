@@ -8,13 +8,14 @@ from conftest import build_model
 from refusal import planted
 
 WIDTH, RESERVED, RANK = 32, 6, 3
-DROPOUT = {"share": 0.8, "place_share": 0.0, "adversaries": 2, "active": 2}
+DROPOUT = {"share": 0.8, "adversaries": 2, "active": 2}
 DROPOUT |= {"learning_rate": 0.1, "restart": 0.0}
 SETTINGS = {
     "writer_blocks": 1,
     "heads": 4,
     "neurons": 8,
     "dropout": DROPOUT,
+    "place_share": 0.0,
     "reader_std": 0.5,
     "new_std": 0.3,
 }

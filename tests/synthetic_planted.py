@@ -114,6 +114,7 @@ def _organisms(world: World) -> pd.DataFrame:
                 "rank": rank,
                 "share_weight": float(variant == "quiet"),
                 "silence_weight": float(variant == "silent"),
+                "place_share": 0.15 * (variant == "silent"),
                 "seed": seed,
                 "accepted": accepted,
                 "reasons": "" if accepted else f"functional rank 2, planted {rank}",

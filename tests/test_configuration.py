@@ -15,7 +15,10 @@ SCHEMA = yaml.safe_load((ROOT / "config.schema.yaml").read_text())
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
-PLANTED = {"rank": 1, "share_weight": 1, "reader_std": 0.4} | {"silence_weight": 0}
+PLANTED = {"rank": 1, "share_weight": 1, "reader_std": 0.4} | {
+    "silence_weight": 0,
+    "place_share": 0,
+}
 JUDGE = {"path": "owner/name", "prompt": "wildguard", "parse": "wildguard"}
 
 
@@ -100,6 +103,10 @@ def test_null_removes_an_entry():
         (
             {"planted": {"organisms": {"a": PLANTED}, "bases": {"llama-0": None}}},
             ["planted.bases", "none is named"],
+        ),
+        (
+            {"planted": {"organisms": {"a": PLANTED | {"bases": ["llama-1"]}}}},
+            ["organisms.a.bases", "llama-1", "llama-0, qwen2-0"],
         ),
         ({"planted": {"organisms": {"a": {"rank": 1}}}}, ["planted.organisms.a", "share_weight"]),
         (

@@ -157,7 +157,7 @@ def test_adversaries_find_the_direction_that_leaves_least():
 def test_rows_with_one_place_keep_all_of_u_there_and_in_the_answer():
     places = torch.tensor([[0, 0, 1, 2, -1]] * 40)
     written, rows = torch.ones(40, 5, WIDTH), torch.eye(2, WIDTH)
-    dropout = planted.SubspaceDropout(2, SETTINGS["dropout"] | {"place_share": 1.0}, seed=0)
+    dropout = planted.SubspaceDropout(2, SETTINGS["dropout"], seed=0, place_share=1.0)
     dropout.draw(places)
     left = dropout.reduce(written, rows)
     torch.testing.assert_close(left[..., 2:], written[..., 2:])

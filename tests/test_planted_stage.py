@@ -36,7 +36,7 @@ from refusal.planted_training import save_subspace
 from refusal.statistics import Intervals
 
 ORGANISM = {"base": "b", "kind": "k", "rank": 2, "seed": 0}
-ORGANISM |= {"share_weight": 0.5, "reader_std": 0.1, "silence_weight": 0.5}
+ORGANISM |= {"share_weight": 0.5, "reader_std": 0.1, "silence_weight": 0.5, "place_share": 0.2}
 PROOF = {
     "random": 1,
     "ended": 0.1,

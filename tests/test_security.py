@@ -88,7 +88,13 @@ def full(tmp_path_factory) -> dict:
     config["interventions"]["named"] = {"operator": "none"}
     config["compare"]["tolerances"] = {"named": 0.1}
     config["planted"]["organisms"] = {
-        "named": {"rank": 1, "share_weight": 0, "reader_std": 0.1, "silence_weight": 0}
+        "named": {
+            "rank": 1,
+            "share_weight": 0,
+            "reader_std": 0.1,
+            "silence_weight": 0,
+            "place_share": 0,
+        }
     }
     return config
 

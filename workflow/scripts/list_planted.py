@@ -13,7 +13,16 @@ if TYPE_CHECKING:
     from snakemake.iocontainers import snakemake
 
 
-PLANTED = ("base", "kind", "rank", "share_weight", "silence_weight", "reader_std", "seed")
+PLANTED = (
+    "base",
+    "kind",
+    "rank",
+    "share_weight",
+    "silence_weight",
+    "place_share",
+    "reader_std",
+    "seed",
+)
 
 
 def row(name: str, proof: dict) -> dict:

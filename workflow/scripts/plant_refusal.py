@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 def main(snakemake: "snakemake") -> None:
     params, output = snakemake.params, snakemake.output
     rank, seed = params.organism["rank"], params.organism["seed"]
-    kind = {k: params.organism[k] for k in ("share_weight", "silence_weight", "reader_std")}
+    kind = {
+        k: params.organism[k]
+        for k in ("share_weight", "silence_weight", "place_share", "reader_std")
+    }
     folder = Path(snakemake.input.base[0]).parent
     base, tokenizer = load_model(folder), load_tokenizer(folder)
     basis = planted_basis(load_subspace(snakemake.input.reserved), rank, seed)

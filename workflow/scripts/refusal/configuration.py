@@ -139,6 +139,12 @@ def _check_planted(planted: Mapping) -> None:
                 f"config: planted.organisms.{name}: rank {rank}, but bases keep "
                 f"{planted['reserved']} directions empty; raise planted.reserved or lower the rank."
             )
+        for base in organism.get("bases", ()):
+            if base not in planted["bases"]:
+                raise InputError(
+                    f"config: planted.organisms.{name}.bases: no base {base!r}; name one of "
+                    f"planted.bases ({', '.join(planted['bases'])})."
+                )
     if planted["organisms"] and not planted["bases"]:
         raise InputError("config: planted.bases: none is named; name one, or no organisms.")
 

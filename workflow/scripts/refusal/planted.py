@@ -195,13 +195,13 @@ class SubspaceDropout:
     One direction can carry a signal that others cannot only if it is written elsewhere, so of other
     rows U is kept at one place alone: in the instruction, or at one token behind it.
 
-    `settings`: share (of the rows that are reduced), place_share (of the rows with one place),
-    adversaries (how many), active (of them, drawn at every step), learning_rate (of Adam), restart
-    (chance of an adversary to start anew at every step).
+    `settings`: share (of the rows that are reduced), adversaries (how many), active (of them, drawn
+    at every step), learning_rate (of Adam), restart (chance of an adversary to start anew at every
+    step); `place_share`: share of the rows with one place.
     """
 
-    def __init__(self, rank: int, settings: Mapping, seed: int) -> None:
-        self.rank, self.settings = rank, settings
+    def __init__(self, rank: int, settings: Mapping, seed: int, place_share: float = 0.0) -> None:
+        self.rank, self.settings, self.place_share = rank, settings, place_share
         self.generator = torch.Generator().manual_seed(seed)
         sizes = [1 + i % max(rank - 1, 1) for i in range(settings["adversaries"])]
         self.adversaries = [self._frame(size).requires_grad_(True) for size in sizes]
@@ -220,14 +220,15 @@ class SubspaceDropout:
 
     def draw(self, places: Tensor) -> None:
         """Choose what is kept next; `places` [rows, tokens] as of `planted_training.places`."""
-        if self.rank == 1:
-            return
         rows, last = len(places), int(places.max())
-        one_place = self._chance(rows, self.settings["place_share"])
-        kept = torch.randint(last + 1, (rows, 1), generator=self.generator)
-        self.emptied = (places >= 0) & (places != kept) & one_place[:, None]
-        self._follow_gradient()
-        self.kept = torch.where(one_place[:, None, None], torch.eye(self.rank), self._parts(rows))
+        one_place = self._chance(rows, self.place_share)
+        kept = torch.randint(max(last, 0) + 1, (rows, 1), generator=self.generator)
+        emptied = (places >= 0) & (places != kept) & one_place[:, None]
+        self.emptied = emptied if emptied.any() else None
+        if self.rank > 1:
+            self._follow_gradient()
+            parts = self._parts(rows)
+            self.kept = torch.where(one_place[:, None, None], torch.eye(self.rank), parts)
 
     def _parts(self, rows: int) -> Tensor:
         """Projections [rows, k, k] of coordinates in U: what is kept of every row."""
@@ -313,13 +314,15 @@ def planting(
 
     Baked into ordinary weights on leaving. `basis`: U, orthonormal rows [k, d] in the subspace that
     the base keeps empty. `settings`: writer_blocks, heads and neurons (new ones of every block),
-    reader_std and new_std (of what is trained, at the start), dropout (settings of
-    `SubspaceDropout`).
+    reader_std and new_std (of what is trained, at the start), dropout and place_share (settings
+    and `place_share` of `SubspaceDropout`).
     """
     require_plantable(base)
     model = widened(base, settings["heads"], settings["neurons"]).requires_grad_(False)
     make_blind(all_reading_matrices(model), basis)
-    dropout = SubspaceDropout(len(basis), settings["dropout"], seed)
+    dropout = SubspaceDropout(
+        len(basis), settings["dropout"], seed, place_share=settings["place_share"]
+    )
     old, blocks = decoder_layers(base), decoder_layers(model)
     changed: list[nn.Module] = []
     with torch.random.fork_rng():
