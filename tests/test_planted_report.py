@@ -165,7 +165,7 @@ def text_of(world: World) -> str:
 NONE_ACCEPTED = WORLDS["none accepted"][0]
 SENTENCES = [
     ("makes no difference to the difference in means", USUAL, World(QUIET_IS_MISSED)),
-    ("decides what the difference in means finds", World(QUIET_IS_MISSED), USUAL),
+    ("changes what the difference in means wins", World(QUIET_IS_MISSED), USUAL),
     ("these organisms are too few to say", WORLDS["two seeds"][0], USUAL),
     ("refusal has a handle outside $U$", World(GRADIENT_SUFFICES), USUAL),
     ("In 1 the functional rank is below the planted one", USUAL, WORLDS["two seeds"][0]),
