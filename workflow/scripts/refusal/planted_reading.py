@@ -76,7 +76,7 @@ def variants(organisms: pd.DataFrame) -> pd.Series:
     """How U was planted in every organism.
 
     Loud: U may take any share of the residual stream; quiet: training keeps that share small;
-    silent: training keeps U empty in documents that are not refused, and writes it at all places.
+    silent: training presses U to zero in documents that are not refused.
 
     Args:
         organisms: planted/organisms.parquet.
